@@ -1,0 +1,31 @@
+"""Checkpoint files: dicts of tensors, strings, numbers, lists and dicts, read without running code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.errors import UserError
+from utils.files import whole_file
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` so that `torch.load(weights_only=True)` reads it back."""
+    with whole_file(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read a checkpoint; UserError if it is missing, damaged, or not one of this project's."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; train.py writes best.ckpt and last.ckpt")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: is not a checkpoint that can be read ({reason})") from None
+    if not isinstance(content, dict) or "weights" not in content:
+        raise UserError(f"{path}: holds no network weights; give a checkpoint that train.py or train_kd.py wrote")
+    return content
