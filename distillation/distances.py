@@ -1,0 +1,74 @@
+"""Distances between a student's maps and a teacher's, in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Elements: what a CPU's cache holds; an accelerator wants few and large pieces.
+ENLARGED_AT_ONCE = {"cpu": 2**19}
+ENLARGED_AT_ONCE_ELSEWHERE = 2**26
+
+
+def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear resize of [B, C, h, w] to (H, W), without antialiasing."""
+    if maps.shape[2:] == torch.Size(size):
+        return maps
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def concatenate(maps: Sequence[Tensor]) -> Tensor:
+    """Several maps as one: their channels side by side, at the size of the smallest."""
+    if len(maps) == 1:
+        return maps[0]
+    smallest = min((m.shape[2:] for m in maps), key=lambda size: size[0] * size[1])
+    return torch.cat([resize(m, smallest) for m in maps], dim=1)
+
+
+def attention_map(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Where the channels are active: the mean of x^4 over them, [B, C, h, w] -> [B, H * W] of L2 norm 1.
+
+    The maps are resized to (H, W) before the power. Each sample is divided by its largest absolute value
+    first: the norm undoes that (as it undoes the mean's 1 / C), and the power stays finite.
+    """
+    if size[0] * size[1] < maps.shape[2] * maps.shape[3]:
+        maps = resize(maps, size)
+    high, low = (extreme(maps.detach(), dim=(1, 2, 3), keepdim=True) for extreme in (torch.amax, torch.amin))
+    peak = torch.maximum(high, -low)
+    power = _sum_of_fourth_powers(maps / peak.where(peak > 0, 1), size)
+    return F.normalize(power.flatten(1), dim=1)
+
+
+def _sum_of_fourth_powers(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """[B, C, h, w], enlarged to (H, W) -> [B, H, W]; channel by channel group, never as a whole."""
+    if maps.shape[2:] == torch.Size(size):
+        return maps.square().square().sum(dim=1)
+    at_once = ENLARGED_AT_ONCE.get(maps.device.type, ENLARGED_AT_ONCE_ELSEWHERE)
+    channels = max(1, at_once // (maps.shape[0] * size[0] * size[1]))
+    pieces = torch.split(maps.contiguous(), channels, dim=1)
+    powers = [resize(piece, size).square().square().sum(dim=1) for piece in pieces]
+    return torch.stack(powers).sum(dim=0)
+
+
+def attention_distance(student: Tensor, teacher: Tensor, size: Sequence[int]) -> Tensor:
+    """Squared distance of two attention maps, mean over the batch, in [0, 2].
+
+    student, teacher: [B, C, h, w], each with any C, h and w; both are resized to `size`. S. Zagoruyko,
+    N. Komodakis: Paying More Attention to Attention, ICLR 2017 (arXiv 1612.03928), with exponent 4.
+    """
+    return (attention_map(student, size) - attention_map(teacher, size)).square().sum(dim=1).mean()
+
+
+def channel_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(softmax(teacher / T) || softmax(student / T)) over channels, mean over batch and pixels.
+
+    student, teacher: [B, C, H, W] of one shape; equal maps give exactly 0. G. Hinton, O. Vinyals, J. Dean:
+    Distilling the Knowledge in a Neural Network, 2015 (arXiv 1503.02531).
+    """
+    log_p = F.log_softmax(student / temperature, dim=1)
+    log_q = F.log_softmax(teacher / temperature, dim=1)
+    divergence = F.kl_div(log_p, log_q, reduction="none", log_target=True)
+    return temperature**2 * divergence.sum(dim=1).mean()
