@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
-import torch
 
 
 def generator(seed: int, *key: int | str) -> np.random.Generator:
@@ -16,4 +15,7 @@ def generator(seed: int, *key: int | str) -> np.random.Generator:
 
 def seed_torch(seed: int) -> None:
     """Seed what torch draws itself: initial weights, dropout."""
+    # Cutting slices draws too, and should not wait for torch.
+    import torch
+
     torch.manual_seed(seed)

@@ -1,0 +1,152 @@
+"""The work of SliceMaker: split the cases, cut what is not cut yet, keep cases.json and the lists."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
+from pathlib import Path
+
+from datasets.cut import Job, cut_case
+from datasets.layout import Layout
+from datasets.plan import Plan
+from datasets.record import CaseRecord, Options
+from datasets.splits import Split, save_split, split_cases
+from datasets.task import Task
+from utils.errors import UserError
+from utils.progress import progress
+
+SPLITS = "splits.json"
+
+
+@dataclass
+class Summary:
+    """What a run did. cut: cases read now; slices: on disk, for all tasks; new: of these, written now."""
+
+    split: Split
+    unlabelled: list[str]
+    cut: int = 0
+    slices: int = 0
+    new: int = 0
+    listed: int = 0
+    without_target: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        train, val, test = (len(names) for names in (self.split.train, self.split.val, self.split.test))
+        total = train + val + test
+        lines = [
+            f"cases: {total} (train {train}, val {val}, test {test}), {self.cut} cut now, "
+            f"{total - self.cut} done before",
+            f"slices: {self.slices} on disk, {self.new} of them new, {self.listed} on the list to train on",
+        ]
+        if self.unlabelled:
+            lines.append(f"skipped, no segmentation: {', '.join(self.unlabelled)}")
+        if self.without_target:
+            lines.append(f"without the target, negatives only: {', '.join(self.without_target)}")
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+
+def make_slices(
+    inpath: Path,
+    outpath: Path,
+    layout: Layout,
+    task: Task,
+    *,
+    slices: str = "target",
+    negatives: float = 0.1,
+    test_fraction: float = 0.0,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    workers: int | None = None,
+    mode: str = "train",
+) -> Summary:
+    """Cut the labelled cases of `inpath`; the split is fixed first and saved as splits.json.
+
+    mode: "train", or "test" for an input whose cases are all test cases. Cases that are done with the same
+    options are left alone; a run that was interrupted goes on where it was.
+    """
+    if not 0 <= negatives <= 1:
+        raise UserError(f"--negatives {negatives:g}: must be from 0 to 1")
+    if seed < 0 or (workers is not None and workers < 1):
+        raise UserError(f"--seed {seed}, --workers {workers}: must not be negative, and at least 1 worker")
+    cases = layout.find(inpath)
+    labelled = [case for case in cases if case.label is not None]
+    if not labelled:
+        raise UserError(f"{inpath}: none of its {len(cases)} cases has a segmentation; slices need one")
+    names = [case.name for case in labelled]
+    testing = mode == "test"
+    split = Split([], [], sorted(names)) if testing else split_cases(names, seed, test_fraction, val_fraction)
+    plan = Plan(inpath, outpath, layout, task, Options(slices, negatives), split, seed)
+    try:
+        save_split(outpath / SPLITS, split)
+    except OSError as error:
+        raise UserError(f"{outpath}: cannot be written to ({error}); give another --outpath") from None
+    jobs = [job for case in labelled if (job := plan.job(case)) is not None]
+    for shelf in plan.shelves:
+        shelf.drop_lists()
+    for shelf in plan.homes:
+        shelf.record.save(shelf.folder)
+    summary = Summary(split, [case.name for case in cases if case.label is None])
+    done = progress(_run(jobs, workers or os.cpu_count() or 1), "cutting", total=len(jobs), unit="case")
+    for job, record in done:
+        plan.take(job.case.name, record)
+        summary.cut += 1
+        summary.new += len(record.written - job.present)
+        done.set_postfix_str(f"{summary.new / max(done.format_dict['elapsed'], 1e-3):.0f} slices/s", refresh=False)
+    if not any(known.tasks[task.name].target for shelf in plan.shelves for known in shelf.record.cases.values()):
+        plan.forget_task()
+        plan.finish()
+        (outpath / SPLITS).unlink()
+        raise UserError(f"{inpath}: no case has the target of task {task.name}; choose another --task")
+    plan.finish()
+    _describe(summary, plan, task.name)
+    return summary
+
+
+def _describe(summary: Summary, plan: Plan, task: str) -> None:
+    for shelf in plan.shelves:
+        for name, known in shelf.record.cases.items():
+            slices = known.tasks[task]
+            summary.slices += len(known.written)
+            summary.listed += len(slices.listed) if known.split == "train" else 0
+            summary.without_target += [] if slices.target else [name]
+            summary.notes += [f"case {name}: {note}" for note in known.notes]
+
+
+def _fresh_processes() -> BaseContext:
+    """Processes without this one's memory, all from one that has loaded the code, where the system can do that."""
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["datasets.cut"])
+    return context
+
+
+def _run(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, CaseRecord]]:
+    """Each job with its result, as they finish; in fresh processes, which hold only what cutting needs."""
+    if workers == 1 or len(jobs) < 2:
+        for job in jobs:
+            yield job, cut_case(job)
+        return
+    pool = ProcessPoolExecutor(
+        min(workers, len(jobs)),
+        mp_context=_fresh_processes(),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
+    try:
+        running = {pool.submit(cut_case, job): job for job in jobs}
+        for future in as_completed(running):
+            yield running[future], future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker was ended from outside, most likely for lack of memory; give fewer --workers"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,153 @@
+"""NIfTI files read as a stream, a few rows at a time, straight into the array that is wanted.
+
+Arrays here are [Z, Y, X] and grow to superior, posterior and left, whatever the file's order: there is no
+float64 copy and no second copy for turning the axes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import nibabel as nib
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from utils.errors import UserError
+
+SLAB_BYTES = 1 << 21
+# RAS world axis -> (our axis, direction): x to the left, y to posterior, z to superior.
+OURS = {0: (2, -1), 1: (1, -1), 2: (0, 1)}
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """For each axis of the file: which of ours [Z, Y, X] it is, and -1 where it runs the other way."""
+
+    axes: tuple[int, ...]
+    directions: tuple[int, ...]
+
+    @staticmethod
+    def of(affine: NDArray[np.float64]) -> Orientation:
+        """The axes nearest to the affine's; ValueError if it is singular."""
+        if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+            raise ValueError("its affine is singular")
+        pairs = [(OURS[int(world)], int(flip)) for world, flip in nib.orientations.io_orientation(affine)]
+        return Orientation(tuple(axis for (axis, _), _ in pairs), tuple(way * flip for (_, way), flip in pairs))
+
+    def file_view(self, volume: NDArray[Any]) -> NDArray[Any]:
+        """A view of `volume` [Z, Y, X] in the file's order of axes."""
+        return volume.transpose(self.axes)[tuple(slice(None, None, way) for way in self.directions)]
+
+    def ours(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """One value per file axis, such as the shape or the spacing, in the order z, y, x."""
+        return tuple(values[self.axes.index(axis)] for axis in range(3))
+
+    def slice_numbers(self, count: int) -> NDArray[np.intp]:
+        """The file's own number of each of our slices."""
+        return np.arange(count)[:: self.directions[self.axes.index(0)]]
+
+
+@dataclass
+class Source:
+    """An open file: its header, and its voxels still to be streamed."""
+
+    path: Path
+    header: Any
+    affine: NDArray[np.float64]
+    shape: tuple[int, ...]
+    stream: BinaryIO
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = self.header.get_data_dtype()
+        return dtype
+
+    @property
+    def scaling(self) -> tuple[float, float]:
+        """Slope and intercept, 1 and 0 where the header leaves them out."""
+        slope, intercept = self.header.get_slope_inter()
+        return (1.0 if slope is None else float(slope)), (0.0 if intercept is None else float(intercept))
+
+    def load(
+        self,
+        dtype: Any,
+        orientation: Orientation,
+        convert: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+    ) -> NDArray[Any]:
+        """The volume [Z, Y, X] as `dtype`, every piece of it through `convert`."""
+        volume = np.empty(orientation.ours(self.shape), dtype)
+        view = orientation.file_view(volume)
+        for start, slab in self._slabs():
+            view[:, :, start : start + slab.shape[2]] = slab if convert is None else convert(slab)
+        return volume
+
+    def _slabs(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Start along the file's last (slowest) axis, and [n0, n1, k] voxels from there on."""
+        n0, n1, n2 = self.shape
+        plane = n0 * n1 * self.dtype.itemsize
+        step = max(1, SLAB_BYTES // plane)
+        for start in range(0, n2, step):
+            count = min(step, n2 - start)
+            data = _exactly(self.stream, plane * count)
+            yield start, np.frombuffer(data, self.dtype).reshape((n0, n1, count), order="F")
+
+
+@contextmanager
+def open_nifti(path: Path, channel: int | None = None) -> Iterator[Source]:
+    """Open a 3D file, or one channel of a 4D one; what goes wrong while reading it becomes a UserError."""
+    try:
+        with _decompressed(path) as stream:
+            header = _read_header(stream)
+            shape = tuple(int(size) for size in header.get_data_shape())
+            affine = np.asarray(header.get_best_affine(), np.float64)
+            Orientation.of(affine)
+            channels = int(np.prod(shape[3:]))
+            if len(shape) < 3 or min(shape) < 1 or (channels > 1 and channel is None) or (channel or 0) >= channels:
+                raise ValueError(f"its shape is {shape}; expected one 3D volume")
+            source = Source(path, header, affine, shape[:3], stream)
+            if source.dtype.kind not in "iuf":
+                raise ValueError(f"its voxels are of type {source.dtype}; expected numbers")
+            for _ in range((channel or 0) * shape[2]):
+                _exactly(stream, shape[0] * shape[1] * source.dtype.itemsize)
+            yield source
+            while stream.read(SLAB_BYTES):
+                pass  # gzip compares its checksum only at the end
+    except (OSError, EOFError, zlib.error, HeaderDataError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
+        raise UserError(f"{path}: cannot be read as NIfTI ({reason}); copy or unpack it again") from None
+
+
+def _decompressed(path: Path) -> BinaryIO:
+    """The file's bytes; gzip is told by its first two bytes, not by the name."""
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    return cast(BinaryIO, gzip.open(path, "rb")) if zipped else path.open("rb")
+
+
+def _read_header(stream: BinaryIO) -> Any:
+    """The header with its extensions; `stream` then stands at the first voxel."""
+    start = _exactly(stream, 4)
+    sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
+    kind: Any = nib.Nifti1Header if 348 in sizes else nib.Nifti2Header
+    if not sizes & {348, 540}:
+        raise ValueError("it does not begin with a NIfTI header")
+    start += _exactly(stream, kind.sizeof_hdr - 4)
+    offset = int(kind(start, check=False)["vox_offset"])
+    if offset < len(start):
+        raise ValueError("it is one half of a .hdr/.img pair, or its header is damaged")
+    return kind.from_fileobj(io.BytesIO(start + _exactly(stream, offset - len(start))))
+
+
+def _exactly(stream: BinaryIO, count: int) -> bytes:
+    data = stream.read(count)
+    if len(data) < count:
+        raise EOFError("the file ends too early")
+    return data

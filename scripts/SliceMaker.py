@@ -1,0 +1,44 @@
+"""Cut raw cases into slices.
+
+    python scripts/SliceMaker.py --inpath RAW --outpath SLICES --dataset kits --task tumor
+
+Training cases give the slices with the target and a share of the others; validation and test cases give every
+slice. A second run with the same options does nothing, one with other options does only what they change.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import _root  # noqa: F401
+
+from engine.options import Parser
+from utils.errors import run
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--inpath", "--in_path", type=Path, required=True, help="folder of the raw cases")
+    add("--outpath", "--out_path", type=Path, required=True, help="folder for the slices")
+    add("--dataset", default="kits", help="layout of the raw cases: kits (default), lits, acdc, heart or msd")
+    add("--task", default="tumor", help="organ, tumor (default), all, or a name of the data")
+    add("--slices", choices=["target", "all"], default="target", help="what training cases have on disk")
+    add("--negatives", type=float, default=0.1, help="share of the other slices to train on (default: 0.1)")
+    add("--test_fraction", type=float, default=0.0, help="above 0: writes SLICES/train and SLICES/test")
+    add("--val_fraction", type=float, default=0.1, help="share of the cases to validate on (default: 0.1)")
+    add("--seed", type=int, default=0, help="draws the split and the negatives (default: 0)")
+    add("--workers", "--process_num", type=int, help="processes (default: the number of cores)")
+    add("--mode", choices=["train", "test"], default="train", help="test: every case is a test case")
+    options = vars(parser.parse_args())
+
+    from datasets import open_layout
+    from datasets.maker import make_slices
+
+    layout = open_layout(options.pop("dataset"), options["inpath"])
+    task = layout.task(options.pop("task"))
+    print(make_slices(layout=layout, task=task, **options))
+
+
+if __name__ == "__main__":
+    run(main)
