@@ -1,0 +1,175 @@
+"""From parsed options to a finished run: what train.py and train_kd.py share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datasets.archive import Archive
+from datasets.dataset import make_loader
+from datasets.frame import Frame
+from datasets.splits import split_cases
+from distillation.tasks import TrainingTask
+from engine.device import Precision, choose_device, choose_workers
+from engine.evaluate import (
+    PUBLISHED_METRICS,
+    archived_cases,
+    format_summary,
+    mean_dice,
+    score_case,
+    score_case_as_published,
+    summarise,
+)
+from engine.fit import Schedule, Trainer
+from engine.metrics import OVERLAP
+from engine.options import positive
+from engine.overlay import PREDICTION_COLOUR, TRUTH_COLOUR, draw_contours, grey_picture, montage
+from engine.segmenter import Segmenter, load_segmenter
+from networks import build
+from utils.errors import UserError
+from utils.files import write_json
+from utils.progress import progress
+from utils.seeding import seed_torch
+
+# Options that say where and how fast, not what: a run may be resumed with others.
+INCIDENTAL = {
+    "resume", "device", "workers", "mode", "checkpoint_path", "train_data_path", "test_data_path",
+    "patience", "val_every", "loss_type",
+}  # fmt: skip
+
+
+def open_archive(path: Path | None, dataset: str, task: str, split: str) -> Archive:
+    """The slices at `path`, or in the repository's data/<dataset>, or in the folder `split` in there."""
+    default = Path(__file__).resolve().parent.parent / "data" / dataset
+    return Archive.open(path or default, dataset, task, split)
+
+
+def new_segmenter(args: argparse.Namespace, model: str, archive: Archive) -> Segmenter:
+    """A network to train, with the archive's task and window and the frame that the options ask for."""
+    seed_torch(args.seed)
+    pretrained: bool | Path = args.pretrained == "imagenet"
+    if args.pretrained and not pretrained:
+        pretrained = Path(args.pretrained)
+    network = build(model, archive.task.num_classes, pretrained).to(memory_format=torch.channels_last)
+    frame = Frame(Frame.size if args.size is None else args.size, args.crop)
+    window = archive.dataset_window if args.window is None else (args.window[0], args.window[1])
+    return Segmenter(network, model, archive.dataset, archive.task, frame, window)
+
+
+def cases_for_training(archive: Archive, val_fraction: float, seed: int) -> tuple[list[str], list[str]]:
+    """Slice files to train on and cases to validate on, never of the same case."""
+    if archive.val_cases:
+        return archive.train, archive.val_cases
+    split = split_cases(list(archive.cases), seed, test_fraction=0, val_fraction=val_fraction)
+    if not split.val:
+        raise UserError(
+            f"{archive.folder}: {len(archive.cases)} case(s) leave none to validate on; "
+            "give more cases or a larger --val_fraction"
+        )
+    print(
+        f"{archive.folder}: no validation cases were set apart when the slices were cut; {len(split.val)} of "
+        f"{len(archive.cases)} cases validate now, on the slices that are there"
+    )
+    held_out = {name for case in split.val for name in archive.cases[case]}
+    return [name for name in archive.train if name not in held_out], list(split.val)
+
+
+def train(args: argparse.Namespace, task: TrainingTask, segmenter: Segmenter, archive: Archive, name: str) -> Trainer:
+    """Train `task` as the options say; prints and saves the configuration and the loss equation."""
+    positive(args, "epochs", "batch_size", "lr", "val_every")
+    device = choose_device(args.device)
+    precision = Precision(args.amp, device)
+    names, val_cases = cases_for_training(archive, args.val_fraction, args.seed)
+    folder: Path = args.checkpoint_path
+    config = _settings(args, segmenter)
+    about = {
+        "command": " ".join(["python", *sys.argv]),
+        "loss": task.equation(),
+        "training slices": len(names),
+        "validation cases": len(val_cases),
+        "slices from": str(archive.folder),
+    }
+    for key, value in {**config, **about}.items():
+        print(f"{key:>18}  {value}")
+    if (folder / "last.ckpt").exists() and not args.resume:
+        raise UserError(f"{folder}: holds a run already; add --resume, or give another --checkpoint_path")
+
+    loader, batches = make_loader(
+        archive, names, segmenter.frame, args.augment, args.batch_size, args.seed,
+        workers=choose_workers(args.workers), window=segmenter.window,
+    )  # fmt: skip
+
+    def validate() -> tuple[float, dict[str, Any]]:
+        cases = archived_cases(archive, val_cases, segmenter.window)
+        bar = progress(cases, "validating", total=len(val_cases), unit="case")
+        # Overlap is all that picks a checkpoint; without a spacing the slow distances are left out.
+        flat = (replace(case, spacing=None) for case in bar)
+        rows = [row for case in flat for row in score_case(segmenter, case, args.batch_size)]
+        scores = {
+            f"{region}/{metric}": values[metric]["mean"]
+            for region, values in summarise(rows, (*OVERLAP, "crop_lost")).items()
+            for metric in values
+            if values[metric]["mean"] is not None
+        }
+        return mean_dice(rows), scores
+
+    trainer = Trainer(
+        task.to(device), segmenter, loader, batches, validate,
+        Schedule(args.epochs, args.lr, args.patience, args.val_every), precision, folder, name, config,
+        pictures=lambda: contour_pictures(segmenter, archive, val_cases),
+    )  # fmt: skip
+    if args.resume:
+        trainer.resume()
+    write_json(folder / "config.json", {**config, **about})
+    trainer.fit()
+    best = trainer.progress
+    print(f"best validation Dice {best.best:.4f} in epoch {best.best_epoch + 1}: {folder / 'best.ckpt'}")
+    return trainer
+
+
+def _settings(args: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
+    """The options that decide the result, in plain types."""
+    settings = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in vars(args).items()
+        if key not in INCIDENTAL
+    }
+    settings |= {
+        "dataset": segmenter.dataset,
+        "task": segmenter.task.name,
+        "frame": segmenter.frame.to_dict(),
+        "window": None if segmenter.window is None else list(segmenter.window),
+    }
+    for replaced in ("size", "crop"):
+        del settings[replaced]
+    return settings
+
+
+def contour_pictures(segmenter: Segmenter, archive: Archive, cases: list[str], most: int = 4) -> torch.Tensor:
+    """The largest target slice of the first cases with truth and prediction drawn, [3, H, W] in 0..1."""
+    pictures = []
+    for case in archived_cases(archive, cases[:most], segmenter.window):
+        truth = segmenter.task.encode(case.label)
+        index = int((truth > 0).sum(axis=(1, 2)).argmax())
+        predicted = segmenter.segment(case.image[index : index + 1], case.window)[0]
+        picture = draw_contours(grey_picture(case.image[index], case.window), truth[index], TRUTH_COLOUR)
+        pictures.append(draw_contours(picture, predicted, PREDICTION_COLOUR))
+    return torch.from_numpy(montage(pictures, columns=2)).permute(2, 0, 1) / 255
+
+
+def test(args: argparse.Namespace, dataset: str, task: str) -> None:
+    """--mode test: score best.ckpt on the test slices, per case and by the published protocol."""
+    device = choose_device(args.device)
+    segmenter, _ = load_segmenter(args.checkpoint_path / "best.ckpt", device)
+    archive = open_archive(args.test_data_path, dataset, task, "test")
+    cases = list(archived_cases(archive, archive.cases, segmenter.window))
+    bar = progress(cases, "testing", unit="case")
+    rows = [row for case in bar for row in score_case(segmenter, case, args.batch_size)]
+    print(f"every archived slice of {len(cases)} cases\n{format_summary(summarise(rows))}")
+    published = [row for case in cases for row in score_case_as_published(segmenter, case, args.batch_size)]
+    print(f"slice protocol, as published\n{format_summary(summarise(published, PUBLISHED_METRICS))}")

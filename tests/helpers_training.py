@@ -1,0 +1,66 @@
+"""A network, an archive and a trainer small enough to train within a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from networks.contract import Features, SegmentationNetwork
+
+
+class TinyNetwork(SegmentationNetwork):
+    """Five strided convolutions up to stride 32 and four back, with batch norm, in a few thousand parameters."""
+
+    def __init__(self, classes: int, width: int = 4) -> None:
+        super().__init__(classes)
+        self.encoder_channels = (width,) * 5
+        self.decoder_channels = (width,) * 4
+        self.stem = nn.Conv2d(1, width, 3, padding=1)
+        self.down = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, width, 3, stride=2, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+            for _ in range(5)
+        )
+        self.up = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(4))
+        self.head = nn.Conv2d(width, classes, 1)
+
+    def features(self, image: Tensor) -> Features:
+        encoder = []
+        x = self.stem(image)
+        for stage in self.down:
+            x = stage(x)
+            encoder.append(x)
+        decoder = []
+        for stage, skip in zip(self.up, encoder[3::-1], strict=True):
+            x = F.relu(stage(F.interpolate(x, skip.shape[2:]) + skip))
+            decoder.append(x)
+        logits = F.interpolate(self.head(x), image.shape[2:], mode="bilinear")
+        return Features(tuple(encoder), tuple(decoder), logits)
+
+
+def write_bare_archive(
+    folder: Path, cases: int = 4, slices: int = 4, side: int = 64, dataset: str = "kits", task: str = "tumor"
+) -> Path:
+    """Slices in the published archive's form (float64 ct, int8 mask, no cases.json): a bright disc is tumour."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, columns = np.mgrid[:side, :side]
+    names = []
+    for case in range(cases):
+        draws = np.random.default_rng(case)
+        for index in range(slices):
+            row, column = draws.uniform(0.35, 0.65, 2) * side
+            distance = np.hypot(rows - row, columns - column)
+            mask = (distance < side / 5).astype(np.int8) + (distance < side / 8)
+            ct = draws.normal(0, 20, (side, side)) + 60 * mask
+            name = f"{case:05d}_{index}.npz"
+            np.savez_compressed(folder / name, ct=ct.astype(np.float64), mask=mask.astype(np.int8))
+            names.append(name)
+    np.save(folder / f"{dataset}_{task}_slices.npy", np.array(names))
+    return folder
+
+
+def equal_states(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)

@@ -1,0 +1,180 @@
+"""The commands as a user types them, from raw NIfTI to a written segmentation."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers_training import write_bare_archive
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def command(script: str, *words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, words)], capture_output=True, text=True, cwd=cwd
+    )
+
+
+def succeed(script: str, *words: object, cwd: Path = ROOT) -> str:
+    done = command(script, *words, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def fail(script: str, *words: object) -> str:
+    """The one line that a command ends with when the user can mend it."""
+    done = command(script, *words)
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert lines and lines[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+    return lines[-1]
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which the main commands have run: phantoms, slices, a teacher, a distilled student."""
+    out = tmp_path_factory.mktemp("job")
+    succeed(
+        "scripts/make_phantom.py", "--outpath", out / "raw", "--dataset", "kits", "--cases", 4, "--size", 64,
+        "--slices", 8, 9, "--unlabelled", 1,
+    )  # fmt: skip
+    succeed(
+        "scripts/SliceMaker.py", "--inpath", out / "raw", "--outpath", out / "slices", "--dataset", "kits",
+        "--task", "tumor", "--test_fraction", 0.25, "--val_fraction", 0.25,
+    )  # fmt: skip
+    teacher = succeed(
+        "train.py", "--model", "RAUNet", "--train-data-path", out / "slices", "--checkpoint_path", out / "teacher",
+        "--size", 64, "--crop", 0, "--epochs", 1, "--device", "cpu",
+    )  # fmt: skip
+    assert "0.5 focal + 0.5 (1 - Dice)" in teacher
+    student = succeed(
+        "train_kd.py", "--tckpt", out / "teacher" / "best.ckpt", "--smodel", "resnet_18", "--train_data_path",
+        out / "slices", "--checkpoint_path", out / "student", "--epochs", 1, "--device", "cpu",
+    )  # fmt: skip
+    assert "AT(t_e5 -> s_e2)" in student
+    yield out
+
+
+def test_checkpoints_are_where_the_readme_says(job: Path) -> None:
+    assert (job / "student" / "last.ckpt").exists()
+    assert [f.name for f in (job / "student").glob("checkpoint_*")] == [
+        "checkpoint_kits_tumor_kd_resnet_18_hlfd_1.ckpt"
+    ]
+    teacher, student = (torch.load(job / name / "best.ckpt", weights_only=True) for name in ("teacher", "student"))
+    inherited = ("dataset", "task", "frame", "window", "classes")
+    assert [teacher[key] for key in inherited] == [student[key] for key in inherited]
+    assert not any(key.startswith(("method", "adapters")) for key in student["weights"])
+    assert json.loads((job / "student" / "config.json").read_text())["kd"] == ["hlfd"]
+
+
+def test_evaluation_of_whole_volumes(job: Path) -> None:
+    out = job / "results" / "test.json"
+    succeed(
+        "scripts/evaluate.py", "--ckpt", job / "student" / "best.ckpt", "--inpath", job / "raw",
+        "--splits", job / "slices" / "splits.json", "--out", out, "--device", "cpu",
+    )  # fmt: skip
+    result = json.loads(out.read_text())
+    assert result["protocol"] == "whole volumes" and result["cases"] == 1
+    assert {"dice", "voe", "rvd", "hd95_mm", "assd_mm", "nsd_1mm", "lesion_f1"} <= set(result["regions"]["tumor"])
+    assert result["parameters"] == pytest.approx(11.17e6, rel=1e-3)
+    assert len(out.with_suffix(".csv").read_text().splitlines()) == 2
+
+
+def test_the_slice_protocol_is_labelled(job: Path) -> None:
+    out = job / "results" / "published.json"
+    printed = succeed(
+        "scripts/evaluate.py", "--ckpt", job / "teacher" / "best.ckpt", "--data_path", job / "slices",
+        "--slice_protocol", "--out", out, "--device", "cpu",
+    )  # fmt: skip
+    assert "slice protocol" in printed
+    assert set(json.loads(out.read_text())["regions"]["tumor"]) == {"dice", "published_voe", "rvd"}
+
+
+def test_prediction_keeps_the_geometry(job: Path, tmp_path: Path) -> None:
+    source = nib.load(job / "raw" / "case_00000" / "imaging.nii.gz")
+    flipped = tmp_path / "flipped.nii.gz"
+    nib.save(source.slicer[:, ::-1, :], flipped)
+    for name, path in (("00000", job / "raw" / "case_00000" / "imaging.nii.gz"), ("flipped", flipped)):
+        succeed(
+            "scripts/predict.py", "--ckpt", job / "teacher" / "best.ckpt", "--input", path,
+            "--output", tmp_path / "out", "--threshold", 0.3, "--device", "cpu",
+        )  # fmt: skip
+        written, image = nib.load(tmp_path / "out" / f"{name}.nii.gz"), nib.load(path)
+        assert written.shape == image.shape and written.get_data_dtype() == np.uint8
+        assert np.array_equal(written.affine, image.affine)
+        assert set(np.unique(written.dataobj)) <= {0, 2}
+    straight, turned = (np.asarray(nib.load(tmp_path / "out" / f"{n}.nii.gz").dataobj) for n in ("00000", "flipped"))
+    assert np.array_equal(straight[:, ::-1, :], turned)
+    assert straight.any()
+
+
+def test_prediction_of_a_folder_takes_unlabelled_cases(job: Path, tmp_path: Path) -> None:
+    succeed(
+        "scripts/predict.py", "--ckpt", job / "student" / "best.ckpt", "--input", job / "raw", "--output", tmp_path,
+        "--largest_component", 2, "--device", "cpu",
+    )  # fmt: skip
+    assert len(list(tmp_path.glob("*.nii.gz"))) == 5
+
+
+def test_mode_test_scores_the_best_checkpoint(job: Path) -> None:
+    printed = succeed(
+        "train.py", "--mode", "test", "--checkpoint_path", job / "teacher", "--test_data_path", job / "slices",
+        "--device", "cpu",
+    )  # fmt: skip
+    assert "every archived slice of 1 cases" in printed and "slice protocol" in printed
+
+
+def test_the_published_archive_trains_as_it_is(tmp_path: Path) -> None:
+    printed = succeed(
+        "train.py", "--model", "resnet18", "--train_data_path", write_bare_archive(tmp_path / "archive"),
+        "--checkpoint_path", tmp_path / "run", "--size", 64, "--crop", 0, "--epochs", 1, "--device", "cpu",
+    )  # fmt: skip
+    assert "1 of 4 cases validate now" in printed
+
+
+def test_a_finished_run_is_not_overwritten(job: Path) -> None:
+    words = ["--train_data_path", job / "slices", "--checkpoint_path", job / "teacher", "--size", 64, "--crop", 0]
+    assert "add --resume" in fail("train.py", *words, "--epochs", 1)
+    assert "epochs = 1, not 2" in fail("train.py", *words, "--epochs", 2, "--resume", "--device", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "message"),
+    [
+        ("train.py", ["--model", "resnet_19"], "there is no network 'resnet_19': choose one of raunet"),
+        ("train.py", ["--epoch", "3"], "unrecognized arguments: --epoch 3"),
+        ("train.py", ["--train_data_path", "nowhere"], "python scripts/SliceMaker.py"),
+        ("train_kd.py", ["--tckpt", "nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
+        ("train_kd.py", ["--tckpt", "README.md"], "README.md: is not a checkpoint"),
+        ("train_kd.py", [], "--tckpt"),
+        ("scripts/predict.py", ["--ckpt", "x", "--input", "y"], "--output"),
+        ("scripts/SliceMaker.py", ["--inpath", "nowhere", "--outpath", "x"], "nowhere"),
+        ("scripts/make_phantom.py", ["--outpath", "README.md"], "README.md: is a file"),
+    ],
+)
+def test_bad_usage_is_one_line(script: str, words: list[str], message: str) -> None:
+    assert message in fail(script, *words)
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["train.py", "train_kd.py", *(f"scripts/{path.name}" for path in (ROOT / "scripts").glob("[a-zA-Z]*.py"))],
+)
+def test_help_runs_from_anywhere_and_loads_nothing_heavy(script: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", ROOT / script, "--help"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "argparse" in imported and not imported & {"torch", "monai", "matplotlib"}

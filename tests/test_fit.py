@@ -1,0 +1,140 @@
+"""The training loop: what it learns, what it keeps, and that an interruption changes nothing."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from datasets.archive import Archive
+from datasets.dataset import make_loader
+from datasets.frame import Frame
+from distillation import build_method
+from distillation.tasks import Distiller, SupervisedTask, TrainingTask
+from engine.device import Precision
+from engine.evaluate import archived_cases, mean_dice, score_case
+from engine.fit import Schedule, Trainer
+from engine.segmenter import Segmenter
+from tests.helpers_training import TinyNetwork, equal_states, write_bare_archive
+from utils.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    return Archive.open(write_bare_archive(tmp_path_factory.mktemp("slices")), "kits", "tumor")
+
+
+def make_trainer(
+    archive: Archive,
+    folder: Path,
+    kd: list[str] | None = None,
+    schedule: Schedule | None = None,
+    config: dict[str, Any] | None = None,
+) -> Trainer:
+    torch.manual_seed(0)
+    network = TinyNetwork(2)
+    task: TrainingTask = SupervisedTask(network)
+    if kd:
+        teacher = TinyNetwork(2, width=6)
+        task = Distiller(network, teacher, build_method(kd, network.channels, teacher.channels))
+    segmenter = Segmenter(network, "tiny", "kits", archive.task, Frame(64, 0), (-200.0, 300.0))
+    names = archive.train[:-4]
+    loader, batches = make_loader(archive, names, segmenter.frame, "paper", 3, seed=1, workers=0)
+    last = list(archive.cases)[-1]
+
+    def validate() -> tuple[float, dict[str, Any]]:
+        rows = [row for case in archived_cases(archive, [last], None) for row in score_case(segmenter, case)]
+        return mean_dice(rows), {"tumor/dice": rows[0]["dice"]}
+
+    return Trainer(
+        task, segmenter, loader, batches, validate, schedule or Schedule(3, 1e-2), Precision("off", CPU),
+        folder, "kits_tumor_tiny", config or {"lr": 1e-2},
+    )  # fmt: skip
+
+
+def stop_after(trainer: Trainer, steps: int) -> None:
+    """Ask the trainer to stop, as Ctrl-C does, while the given step runs."""
+    step: Callable[..., Any] = trainer._step
+    count = 0
+
+    def counted(batch: Any) -> Any:
+        nonlocal count
+        count += 1
+        trainer.interrupted = count == steps
+        return step(batch)
+
+    trainer._step = counted
+
+
+def test_training_learns_and_keeps_the_best(archive: Archive, tmp_path: Path) -> None:
+    trainer = make_trainer(archive, tmp_path, schedule=Schedule(25, 1e-2))
+    progress = trainer.fit()
+    losses = [entry["train"]["loss"] for entry in progress.history]
+    assert losses[-1] < 0.5 * losses[0]
+    assert progress.best > 0.6
+    best = torch.load(tmp_path / "best.ckpt", weights_only=True)
+    assert best["metrics"]["dice"] == progress.best == max(entry["score"] for entry in progress.history)
+    named = [file.name for file in tmp_path.glob("checkpoint_*")]
+    assert named == [f"checkpoint_kits_tumor_tiny_{progress.best_epoch + 1}.ckpt"]
+    assert len(json.loads((tmp_path / "history.json").read_text())) == 25
+    assert any((tmp_path / "log").iterdir())
+
+
+@pytest.mark.parametrize("kd", [None, ["hlfd"], ["hlfd_published"]])
+@pytest.mark.parametrize("steps", [2, 4, 5])
+def test_interrupted_and_resumed_equals_uninterrupted(
+    archive: Archive, tmp_path: Path, kd: list[str] | None, steps: int
+) -> None:
+    """Four batches an epoch: the stops fall inside an epoch, at its end, and in the next one."""
+    whole = make_trainer(archive, tmp_path / "whole", kd)
+    whole.fit()
+    stopped = make_trainer(archive, tmp_path / "parts", kd)
+    stop_after(stopped, steps)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit()
+    resumed = make_trainer(archive, tmp_path / "parts", kd)
+    torch.manual_seed(99)
+    resumed.resume()
+    resumed.fit()
+    assert equal_states(whole.task.state_dict(), resumed.task.state_dict())
+    assert whole.progress == resumed.progress
+
+
+def test_resuming_with_other_settings_is_refused(archive: Archive, tmp_path: Path) -> None:
+    make_trainer(archive, tmp_path, schedule=Schedule(1, 1e-2)).fit()
+    other = make_trainer(archive, tmp_path, config={"lr": 1e-3})
+    with pytest.raises(UserError, match=r"lr = 0\.01, not 0\.001"):
+        other.resume()
+
+
+def test_distillation_trains_adapters_and_exports_none(archive: Archive, tmp_path: Path) -> None:
+    trainer = make_trainer(archive, tmp_path, ["hlfd"], Schedule(1, 1e-2))
+    teacher = copy.deepcopy(trainer.task.teacher.state_dict())
+    adapters = {k: v.clone() for k, v in trainer.task.state_dict().items() if not k.startswith("network.")}
+    assert adapters
+    trainer.fit()
+    assert equal_states(teacher, trainer.task.teacher.state_dict())
+    assert all(not torch.equal(value, trainer.task.state_dict()[key]) for key, value in adapters.items())
+    best = torch.load(tmp_path / "best.ckpt", weights_only=True)
+    assert best["weights"].keys() == TinyNetwork(2).state_dict().keys()
+
+
+def test_early_stopping_waits_for_its_patience(archive: Archive, tmp_path: Path) -> None:
+    trainer = make_trainer(archive, tmp_path, schedule=Schedule(20, 1e-9, patience=2))
+    trainer.validate = lambda: (0.5, {})
+    assert trainer.fit().epoch == 3  # the best is the first epoch, two more bring nothing
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(archive: Archive, tmp_path: Path) -> None:
+    trainer = make_trainer(archive, tmp_path)
+    with torch.no_grad():
+        trainer.segmenter.network.head.weight.fill_(torch.nan)
+    with pytest.raises(UserError, match="not finite; lower --lr"):
+        trainer.fit()

@@ -1,0 +1,43 @@
+"""Train one network: a teacher, or a student without distillation.
+
+python train.py --model raunet --train_data_path data/kits/train --checkpoint_path checkpoints/teacher
+python train.py --model resnet_18 --device cpu --size 256 --epochs 15
+python train.py --model raunet --checkpoint_path checkpoints/teacher --resume
+python train.py --model raunet --checkpoint_path checkpoints/teacher --mode test
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.options import Parser, data_options, training_options
+from utils.errors import run
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--model", default="raunet", help="raunet, resnet_18, unet, ... (default: raunet)")
+    data_options(parser)
+    training_options(parser, epochs=100)
+    args = parser.parse_args()
+
+    from datasets import LAYOUTS
+    from distillation.tasks import SupervisedTask
+    from engine.training import new_segmenter, open_archive, test, train
+    from networks import NETWORKS
+    from utils.registry import match_name
+
+    args.model = match_name("network", args.model, NETWORKS)
+    args.dataset = match_name("dataset", args.dataset, LAYOUTS)
+    name = f"{args.dataset}_{args.task}_{args.model}"
+    args.checkpoint_path = args.checkpoint_path or Path("checkpoints") / name
+    if args.mode == "test":
+        test(args, args.dataset, args.task)
+        return
+    archive = open_archive(args.train_data_path, args.dataset, args.task, "train")
+    segmenter = new_segmenter(args, args.model, archive)
+    train(args, SupervisedTask(segmenter.network), segmenter, archive, name)
+
+
+if __name__ == "__main__":
+    run(main)

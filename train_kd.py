@@ -1,0 +1,78 @@
+"""Distil a trained teacher into a student.
+
+    python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_18
+    python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_18 --kd skd --alpha 1 --beta 0
+    python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_34 --kd hlfd at:3.0
+
+Data set, task, frame and window are the teacher's unless given. Methods add up; `name:weight` scales one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from engine.options import Parser, data_options, training_options
+from utils.errors import UserError, run
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--tckpt", type=Path, required=True, help="the teacher's checkpoint")
+    parser.add_argument("--smodel", default="resnet_18", help="the student (default: resnet_18)")
+    group = parser.add_argument_group("distillation")
+    group.add_argument("--kd", nargs="+", metavar="METHOD[:WEIGHT]", help="methods to add up (default: hlfd)")
+    group.add_argument("--loss_type", help="one method, by its published name or ours")
+    group.add_argument("--alpha", type=float, default=0.1, help="weight of the pixel terms (default: 0.1)")
+    group.add_argument("--beta", type=float, default=0.9, help="weight of the feature terms (default: 0.9)")
+    group.add_argument("--temperature", type=float, default=4.0, help="of the pixel terms (default: 4)")
+    data_options(parser, inherited=True)
+    training_options(parser, epochs=120)
+    args = parser.parse_args()
+    if args.kd and args.loss_type:
+        raise UserError("--kd and --loss_type name the same thing; give one of them")
+    args.kd = args.kd or [args.loss_type or "hlfd"]
+
+    from distillation import build_method
+    from distillation.tasks import Distiller
+    from engine.device import choose_device
+    from engine.segmenter import load_segmenter
+    from engine.training import new_segmenter, open_archive, test, train
+    from networks import NETWORKS
+    from utils.registry import match_name
+
+    args.smodel = match_name("network", args.smodel, NETWORKS)
+    teacher, content = load_segmenter(args.tckpt, choose_device(args.device))
+    inherit(args, content)
+    method_name = "_".join(args.kd).replace(":", "")
+    name = f"{args.dataset}_{args.task}_kd_{args.smodel}_{method_name}"
+    args.checkpoint_path = args.checkpoint_path or Path("checkpoints") / name
+    if args.mode == "test":
+        test(args, args.dataset, args.task)
+        return
+    archive = open_archive(args.train_data_path, args.dataset, args.task, "train")
+    if archive.task.num_classes != teacher.task.num_classes:
+        raise UserError(
+            f"{args.tckpt}: segments {teacher.task.num_classes} classes, task {args.task} has "
+            f"{archive.task.num_classes}; train a teacher on this task"
+        )
+    segmenter = new_segmenter(args, args.smodel, archive)
+    method = build_method(
+        args.kd, segmenter.network.channels, teacher.network.channels,
+        alpha=args.alpha, beta=args.beta, temperature=args.temperature,
+    )  # fmt: skip
+    train(args, Distiller(segmenter.network, teacher.network, method), segmenter, archive, name)
+
+
+def inherit(args: argparse.Namespace, teacher: dict[str, Any]) -> None:
+    """Fill in what was not given from the teacher's checkpoint."""
+    args.dataset = args.dataset or teacher["dataset"]
+    args.task = args.task or teacher["task"]["name"]
+    args.window = args.window or teacher["window"]
+    args.size = teacher["frame"]["size"] if args.size is None else args.size
+    args.crop = teacher["frame"]["crop"] if args.crop is None else args.crop
+
+
+if __name__ == "__main__":
+    run(main)
