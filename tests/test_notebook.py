@@ -1,0 +1,30 @@
+"""Prep.ipynb runs from a fresh clone, on the phantoms that it makes itself, and is committed without outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).parent.parent / "Prep.ipynb"
+
+
+def test_it_holds_no_outputs() -> None:
+    cells = nbformat.read(NOTEBOOK, as_version=4).cells
+    assert all(not cell.outputs and cell.execution_count is None for cell in cells if cell.cell_type == "code")
+
+
+def test_it_runs_on_phantoms(tmp_path: Path) -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    settings = next(cell for cell in notebook.cells if 'OUT = Path("runs/prep")' in cell.source)
+    settings.source = settings.source.replace('"runs/prep"', repr(str(tmp_path)))
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(NOTEBOOK.parent)}})
+    client.execute()
+    printed = "".join(
+        output.text for cell in notebook.cells for output in cell.get("outputs", ()) if output.output_type == "stream"
+    )
+    assert "6 cases are whole, 0 are broken" in printed
+    assert (tmp_path / "slices" / "train" / "cases.json").exists()
+    pictures = [o for cell in notebook.cells for o in cell.get("outputs", ()) if "image/png" in o.get("data", {})]
+    assert len(pictures) == 5
