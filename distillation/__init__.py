@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import signature
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from utils.errors import UserError
@@ -45,10 +46,11 @@ def build_method(specs: Sequence[str], student: Channels, teacher: Channels, **o
     """The method that specs such as `["hlfd", "at:3.0"]` mean: a name, and after a colon its weight.
 
     options: alpha, beta, temperature; each method gets those that it knows. UserError for an unknown name,
-    one given twice, or a weight that is no positive number.
+    one given twice, a weight that is no positive number, or an option out of its range.
     """
     from distillation.method import Combined
 
+    _check(options)
     parts: list[tuple[str, float, Method]] = []
     for spec in specs:
         given, _, factor = spec.partition(":")
@@ -64,11 +66,19 @@ def build_method(specs: Sequence[str], student: Channels, teacher: Channels, **o
     return method if len(parts) == 1 and weight == 1 else Combined(parts)
 
 
+def _check(options: Mapping[str, Any]) -> None:
+    for name in ("alpha", "beta"):
+        if not 0 <= options.get(name, 0) < inf:
+            raise UserError(f"--{name} must be 0 or a positive number, not {options[name]}")
+    if not 0 < options.get("temperature", 1) < inf:
+        raise UserError(f"--temperature must be a positive number, not {options['temperature']}")
+
+
 def _weight(spec: str, text: str) -> float:
     try:
         weight = float(text) if ":" in spec else 1.0
     except ValueError:
         weight = 0.0
-    if not 0 < weight < float("inf"):
+    if not 0 < weight < inf:
         raise UserError(f"{spec}: the weight after the colon must be a positive number, as in at:3.0")
     return weight

@@ -8,16 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Elements: what a CPU's cache holds; an accelerator wants few and large pieces.
-ENLARGED_AT_ONCE = {"cpu": 2**19}
-ENLARGED_AT_ONCE_ELSEWHERE = 2**26
+from networks.contract import resize
 
-
-def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear resize of [B, C, h, w] to (H, W), without antialiasing."""
-    if maps.shape[2:] == torch.Size(size):
-        return maps
-    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
+# Elements: as many as a CPU's cache holds; an accelerator loses more by launching many small pieces.
+ENLARGED_AT_ONCE_ON_CPU = 2**19
+ENLARGED_AT_ONCE = 2**26
 
 
 def concatenate(maps: Sequence[Tensor]) -> Tensor:
@@ -46,7 +41,7 @@ def _sum_of_fourth_powers(maps: Tensor, size: Sequence[int]) -> Tensor:
     """[B, C, h, w], enlarged to (H, W) -> [B, H, W]; channel by channel group, never as a whole."""
     if maps.shape[2:] == torch.Size(size):
         return maps.square().square().sum(dim=1)
-    at_once = ENLARGED_AT_ONCE.get(maps.device.type, ENLARGED_AT_ONCE_ELSEWHERE)
+    at_once = ENLARGED_AT_ONCE_ON_CPU if maps.device.type == "cpu" else ENLARGED_AT_ONCE
     channels = max(1, at_once // (maps.shape[0] * size[0] * size[1]))
     pieces = torch.split(maps.contiguous(), channels, dim=1)
     powers = [resize(piece, size).square().square().sum(dim=1) for piece in pieces]

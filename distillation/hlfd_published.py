@@ -15,16 +15,17 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distillation.distances import resize
 from distillation.hierarchical import HLFD_IMD, HLFD_PMD
 from distillation.links import Link, LinkSum, common_size, gather
-from networks.contract import Channels, Features
+from networks.contract import Channels, Features, resize
 
 
 class HLFDPublished(LinkSum):
     """The random convolutions are drawn from torch's global generator."""
 
     focal_detached = True
+    prediction_name = "KL_published"
+    attention_name = "AT_published"
 
     def __init__(
         self,
@@ -53,6 +54,13 @@ class HLFDPublished(LinkSum):
         size = common_size(link, s, t)
         difference = published_attention(resize(s, size)) - published_attention(resize(t, size))
         return difference.square().sum(dim=1).mean()
+
+    def equation(self) -> str:
+        return (
+            f"{super().equation()}, where KL_published = (2 / channels) KL after a new random 1x1"
+            " (the stages of a student without a decoder upsampled to the input first)"
+            " and AT_published = AT without scaling before x^4"
+        )
 
 
 def random_projection(maps: Tensor, channels: int) -> Tensor:

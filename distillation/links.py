@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distillation.distances import attention_distance, channel_kl, concatenate, resize
+from distillation.distances import attention_distance, channel_kl, concatenate
 from distillation.method import Method, times
-from networks.contract import Channels, Features
+from networks.contract import Channels, Features, resize
 from utils.batch import Batch
 
 
@@ -60,6 +60,9 @@ def _stage(of: Features | Channels, name: str) -> Any:
 class LinkSum(Method):
     """alpha times the sum over the PMD links plus beta times the sum over the IMD links."""
 
+    prediction_name = "KL"
+    attention_name = "AT"
+
     def __init__(self, pmd: Sequence[Link], imd: Sequence[Link], alpha: float, beta: float, temperature: float) -> None:
         super().__init__()
         self.pmd, self.imd = tuple(pmd), tuple(imd)
@@ -85,7 +88,10 @@ class LinkSum(Method):
 
     def equation(self) -> str:
         parts = []
-        for weight, distance, links in ((self.alpha, "KL", self.pmd), (self.beta, "AT", self.imd)):
+        for weight, distance, links in (
+            (self.alpha, self.prediction_name, self.pmd),
+            (self.beta, self.attention_name, self.imd),
+        ):
             terms = [times(link.weight, f"{distance}({_arrow(link)})") for link in links]
             if terms:
                 parts.append(times(weight, f"({' + '.join(terms)})" if len(terms) > 1 else terms[0]))

@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from distillation.links import LinkedDistillation, same_level
 from networks.contract import Channels
 
+skd = partial(LinkedDistillation, pmd=same_level("logits"), imd=same_level("e5"))
+"""Only the last maps: the logits and e5 (`wo_feedback`)."""
 
-def skd(
-    student: Channels, teacher: Channels, alpha: float = 0.1, beta: float = 0.9, temperature: float = 4.0
-) -> LinkedDistillation:
-    """Only the last maps: the logits and e5 (`wo_feedback`)."""
-    return LinkedDistillation(
-        student,
-        teacher,
-        same_level("logits"),
-        same_level("e5"),
-        alpha=alpha,
-        beta=beta,
-        temperature=temperature,
-    )
+deep = partial(
+    LinkedDistillation,
+    pmd=same_level("logits", "d5", "d4", "d3", "d2"),
+    imd=same_level("e1", "e2", "e3", "e4", "e5"),
+)
+"""Every stage to its own level (`deep_kd`)."""
 
 
 def at(student: Channels, teacher: Channels) -> LinkedDistillation:
-    """Attention transfer at e5, weight 1 (`attn_kd`)."""
+    """Attention transfer at e5 (`attn_kd`). A term alone needs no beta: its weight is 1, or that after `at:`."""
     return LinkedDistillation(student, teacher, imd=same_level("e5"), beta=1.0)
-
-
-def deep(
-    student: Channels, teacher: Channels, alpha: float = 0.1, beta: float = 0.9, temperature: float = 4.0
-) -> LinkedDistillation:
-    """Every stage to its own level (`deep_kd`)."""
-    return LinkedDistillation(
-        student,
-        teacher,
-        same_level("logits", "d5", "d4", "d3", "d2"),
-        same_level("e1", "e2", "e3", "e4", "e5"),
-        alpha=alpha,
-        beta=beta,
-        temperature=temperature,
-    )

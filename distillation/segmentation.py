@@ -25,3 +25,8 @@ def segmentation_loss(logits: Tensor, mask: Tensor, detached: bool = False) -> d
     total = log_p[:, 1:].exp().sum() + foreground.sum()
     dice = (2 * overlap + 1) / (total + 1)
     return {"focal": 0.5 * focal, "dice": 0.5 * (1 - dice)}
+
+
+def segmentation_equation(detached: bool = False) -> str:
+    """What `segmentation_loss` adds up, for people."""
+    return f"0.5 focal{' (p_t detached)' if detached else ''} + 0.5 (1 - Dice)"

@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from distillation.method import Method
-from distillation.segmentation import segmentation_loss
+from distillation.segmentation import segmentation_equation, segmentation_loss
 from networks.contract import Features, SegmentationNetwork
 from utils.batch import Batch
 from utils.errors import UserError
-
-SEGMENTATION = "0.5 focal + 0.5 (1 - Dice)"
 
 
 class TrainingTask(nn.Module):
@@ -57,7 +55,7 @@ class SupervisedTask(TrainingTask):
         return with_sum(terms)
 
     def equation(self) -> str:
-        return f"loss = {SEGMENTATION}"
+        return f"loss = {segmentation_equation()}"
 
 
 class Distiller(TrainingTask):
@@ -101,7 +99,7 @@ class Distiller(TrainingTask):
         return with_sum(terms)
 
     def equation(self) -> str:
-        return f"loss = {SEGMENTATION} + {self.method.equation()}"
+        return f"loss = {segmentation_equation(self.method.focal_detached)} + {self.method.equation()}"
 
     def prepare(self, loader: Iterable[Batch]) -> None:
         self.method.prepare(self.teacher, loader)

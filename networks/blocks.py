@@ -25,8 +25,3 @@ def conv_bn_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
         BatchNorm(outputs),
         nn.ReLU(inplace=True),
     )
-
-
-def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize of [B, C, h, w] to (H, W)."""
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

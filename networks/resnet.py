@@ -10,8 +10,8 @@ from pathlib import Path
 import torchvision
 from torch import Tensor, nn
 
-from networks.blocks import BatchNorm, resize
-from networks.contract import Features, SegmentationNetwork
+from networks.blocks import BatchNorm
+from networks.contract import Features, SegmentationNetwork, resize
 from networks.pretrained import load_imagenet
 
 
@@ -58,8 +58,7 @@ class ResNetSegmenter(SegmentationNetwork):
 
     def features(self, image: Tensor) -> Features:
         encoder = self.encoder(image)
-        height, width = image.shape[-2:]
-        return Features(encoder, encoder[3::-1], resize(self.head(encoder[-1]), (height, width)))
+        return Features(encoder, encoder[3::-1], resize(self.head(encoder[-1]), image.shape[-2:]))
 
 
 def resnet_18(classes: int, pretrained: bool | Path = False) -> ResNetSegmenter:

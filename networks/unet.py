@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from networks.blocks import conv_bn_relu, resize
-from networks.contract import Features, SegmentationNetwork, pad_to_multiple
+from networks.blocks import conv_bn_relu
+from networks.contract import Features, SegmentationNetwork, pad_to_multiple, resize
 from networks.resnet import ResNetEncoder
 from utils.errors import UserError
 
@@ -79,9 +79,7 @@ class UNet(SegmentationNetwork):
         for block, skip in zip(self.blocks, encoder[3::-1], strict=True):
             x = block(x, skip)
             decoder.append(x)
-        logits = self.head(x)
-        if logits.shape[-2:] != padded.shape[-2:]:
-            logits = resize(logits, (padded.shape[-2], padded.shape[-1]))
+        logits = resize(self.head(x), padded.shape[-2:])
         return Features(encoder, tuple(decoder), logits[..., :height, :width])
 
 

@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=384, help="pixels along each side (default: 384)")
     parser.add_argument("--batch", type=int, default=2, help="images in a batch (default: 2)")
     parser.add_argument("--repeats", type=int, default=10, help="timed steps of each kind (default: 10)")
-    parser.add_argument("--device", default="cpu", help="cpu (the default), cuda, cuda:1, ...")
+    parser.add_argument("--device", default="cpu", help="auto, cpu (the default), cuda, cuda:1, mps")
     options = parser.parse_args()
     positive(options, "size", "batch", "repeats")
 
@@ -49,11 +49,12 @@ def make_steps(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
 
     from distillation import build_method
     from distillation.tasks import Distiller, SupervisedTask
+    from engine.device import choose_device
     from networks import build
     from utils.batch import Batch
 
     torch.manual_seed(0)
-    device = torch.device(options.device)
+    device = choose_device(options.device)
     shape = (options.batch, options.size, options.size)
     mask = torch.randint(0, 2, shape, dtype=torch.uint8)
     batch = Batch(torch.randn(shape).unsqueeze(1), mask, [""] * options.batch).to(device)
@@ -83,8 +84,8 @@ def training_step(task: nn.Module, batch: Batch) -> Callable[[], None]:
         optimizer.zero_grad()
         task(batch)["loss"].backward()
         optimizer.step()
-        if batch.image.is_cuda:
-            torch.cuda.synchronize()
+        if batch.image.device.type != "cpu":
+            torch.accelerator.synchronize(batch.image.device)
 
     return step
 

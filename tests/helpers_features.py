@@ -1,4 +1,4 @@
-"""Small random features for tests of losses, and the golden losses' ground floor in NumPy."""
+"""Small random features and tiny networks for tests of losses, and the golden losses' ground floor in NumPy."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from networks.contract import Channels, Features
+from networks.contract import Channels, Features, SegmentationNetwork, resize
 
 Array = NDArray[np.float64]
 
@@ -31,6 +32,36 @@ def random_features(channels: Channels, sizes: Sequence[tuple[int, int]], seed: 
         tuple(map(maps, channels.decoder, sizes[3::-1])),
         maps(channels.classes, IMAGE_SIZE),
     )
+
+
+class TinyNetwork(SegmentationNetwork):
+    """One convolution a stage, e1..e5 at strides `first_stride` * 1, 2, 4, 8, 16.
+
+    Without decoder channels e4..e1 themselves stand for d5..d2, as in the published students.
+    """
+
+    def __init__(self, encoder: tuple[int, ...], decoder: tuple[int, ...], first_stride: int, classes: int) -> None:
+        super().__init__(classes)
+        self.encoder_channels, self.decoder_channels = encoder, decoder or encoder[3::-1]
+        self.down = torch.nn.ModuleList(
+            torch.nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, stride=stride)
+            for inputs, outputs, stride in zip((1, *encoder), encoder, (first_stride, 2, 2, 2, 2), strict=False)
+        )
+        self.up = torch.nn.ModuleList(
+            torch.nn.Conv2d(inputs, outputs, kernel_size=1)
+            for inputs, outputs in zip((encoder[-1], *decoder), decoder, strict=False)
+        )
+        self.head = torch.nn.Conv2d(decoder[-1] if decoder else encoder[-1], classes, kernel_size=1)
+
+    def features(self, image: torch.Tensor) -> Features:
+        x, encoder, decoder = image, [], []
+        for down in self.down:
+            x = F.leaky_relu(down(x))
+            encoder.append(x)
+        for up, skip in zip(self.up, encoder[3::-1], strict=False):
+            x = up(resize(x, skip.shape[2:]))
+            decoder.append(x)
+        return Features(tuple(encoder), tuple(decoder or encoder[3::-1]), resize(self.head(x), image.shape[2:]))
 
 
 def resize_array(x: Array, size: Sequence[int], align_corners: bool = False) -> Array:

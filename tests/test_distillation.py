@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import runpy
+import sys
 from collections.abc import Iterable
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,13 +16,13 @@ from distillation import METHODS, PUBLISHED_NAMES, build_method, method_name
 from distillation.method import Combined, Method
 from distillation.tasks import Distiller, SupervisedTask
 from networks import build
-from networks.contract import SegmentationNetwork
-from tests.helpers_features import STUDENT, TEACHER
+from networks.contract import Features, SegmentationNetwork
+from tests.helpers_features import STUDENT, TEACHER, TinyNetwork
 from utils.batch import Batch
 from utils.errors import UserError
 
 
-def random_batch(classes: int = 2, count: int = 2, size: tuple[int, int] = (32, 48)) -> Batch:
+def random_batch(classes: int = 2, count: int = 2, size: tuple[int, int] = (33, 47)) -> Batch:
     draw = torch.Generator().manual_seed(0)
     image = torch.rand(count, 1, *size, generator=draw) * 2 - 1
     mask = torch.randint(0, classes, (count, *size), dtype=torch.uint8, generator=draw)
@@ -47,19 +51,6 @@ class TestSupervisedTask:
 
 
 class TestDistiller:
-    @pytest.mark.parametrize("name", METHODS)
-    def test_loss_is_the_sum_of_its_terms(self, name: str, pair: tuple[SegmentationNetwork, ...]) -> None:
-        terms = distiller(pair, name)(random_batch())
-        total = sum(value.item() for term, value in terms.items() if term != "loss")
-        assert terms["loss"].item() == pytest.approx(total, rel=1e-5)
-        assert list(terms)[:2] == ["focal", "dice"] and len(terms) > 3
-
-    @pytest.mark.parametrize("name", ["skd", "at", "deep"])
-    def test_a_network_learns_nothing_from_its_copy(self, name: str, pair: tuple[SegmentationNetwork, ...]) -> None:
-        task = distiller((pair[1], pair[1]), name).eval()
-        terms = task(random_batch())
-        assert all(terms[term].item() == 0 for term in terms if term.startswith(("pmd", "imd")))
-
     def test_teacher_never_changes(self, pair: tuple[SegmentationNetwork, ...]) -> None:
         task = distiller(pair, "hlfd").train()
         before = deepcopy(task.teacher.state_dict())
@@ -83,31 +74,21 @@ class TestDistiller:
         assert all(value.is_meta for value in task.teacher.state_dict().values())
         assert all(value.is_meta for value in task.state_dict().values())
 
-    def test_adapters_are_trained_with_the_student_but_not_part_of_it(
-        self, pair: tuple[SegmentationNetwork, ...]
-    ) -> None:
-        task = distiller(pair, "hlfd")
-        adapters = {name: p for name, p in task.named_parameters() if name.startswith("method.adapters")}
-        task(random_batch())["loss"].backward()
-        assert {name.split(".")[2] for name in adapters} == {"unified", "d4", "d3", "d2"}
-        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in adapters.values())
-        assert task.network.state_dict().keys() == pair[0].state_dict().keys()
-
     def test_every_student_parameter_learns(self, pair: tuple[SegmentationNetwork, ...]) -> None:
         task = distiller(pair, "hlfd")
         task(random_batch())["loss"].backward()
         for name, parameter in task.network.named_parameters():
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
-    def test_losses_stay_in_float32_under_autocast(self, pair: tuple[SegmentationNetwork, ...]) -> None:
-        task = distiller(pair, "hlfd", "deep").eval()
-        exact = task(random_batch())
+    def test_methods_see_float32_with_autocast_off(self, pair: tuple[SegmentationNetwork, ...]) -> None:
+        class Witness(Method):
+            def forward(self, student: Features, teacher: Features, batch: Batch) -> dict[str, torch.Tensor]:
+                maps = [m for each in (student, teacher) for m in (*each.encoder, *each.decoder, each.logits)]
+                assert all(m.dtype == torch.float32 for m in maps) and not torch.is_autocast_enabled("cpu")
+                return {"seen": torch.ones(())}
+
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            terms = task(random_batch())
-        terms["loss"].backward()
-        assert all(value.dtype == torch.float32 and value.isfinite() for value in terms.values())
-        assert all(p.grad is None or p.grad.isfinite().all() for p in task.parameters())
-        assert terms["loss"].item() == pytest.approx(exact["loss"].item(), rel=0.1)
+            assert Distiller(*map(deepcopy, pair), Witness())(random_batch())["seen"] == 1
 
     def test_published_student_is_still_upsampled_under_autocast(self, pair: tuple[SegmentationNetwork, ...]) -> None:
         task = distiller(pair, "hlfd_published").eval()
@@ -118,26 +99,128 @@ class TestDistiller:
             terms = task(random_batch())
         assert terms["pmd_d4"].item() == pytest.approx(exact["pmd_d4"].item(), rel=0.05)
 
-    @pytest.mark.parametrize("method", ["hlfd", "deep", "ifd", "hlfd_published"])
-    @pytest.mark.parametrize(
-        ("teacher", "student", "classes", "count"),
-        [("raunet", "resnet_18", 3, 1), ("unet", "resnet_18", 2, 1), ("raunet", "unet_r18", 3, 2)],
-    )
-    def test_unequal_networks_on_odd_sizes(
-        self, teacher: str, student: str, classes: int, count: int, method: str
-    ) -> None:
-        networks = build(student, classes), build(teacher, classes)
-        terms = distiller(networks, method).train()(random_batch(classes, count, size=(33, 47)))
-        terms["loss"].backward()
-        assert terms["loss"].isfinite()
-
     def test_networks_of_different_tasks(self) -> None:
         student, teacher = build("resnet_18", classes=3), build("resnet_18", classes=2)
         with pytest.raises(UserError, match="the teacher has 2 classes, the student 3"):
             Distiller(student, teacher, build_method(["at"], student.channels, teacher.channels))
 
 
-class TestMethods:
+# Encoder and decoder channels and first stride of a student, then of a teacher.
+PAIRS = {
+    "as resnet_18 and raunet": (((4, 4, 5, 6, 7), (), 2), ((4, 4, 5, 6, 7), (6, 5, 4, 4), 2)),
+    "unequal": (((3, 4, 5, 6, 7), (6, 5, 4, 3), 2), ((4, 6, 5, 8, 9), (8, 6, 4, 3), 1)),
+}
+STAGES = {"logits", *(f"e{i}" for i in range(1, 6)), *(f"d{i}" for i in range(2, 6))}
+
+
+def tiny_distiller(name: str, pair: str, classes: int = 2) -> Distiller:
+    torch.manual_seed(0)
+    student, teacher = (TinyNetwork(*shape, classes) for shape in PAIRS[pair])
+    return Distiller(student, teacher, build_method([name], student.channels, teacher.channels))
+
+
+def seeded_terms(task: Distiller, classes: int = 2) -> dict[str, torch.Tensor]:
+    """The terms on one batch; what a method draws by chance is the same each time."""
+    torch.manual_seed(1)
+    return task(random_batch(classes))
+
+
+class MethodContract:
+    """What training relies on, on tiny networks; a method's test names it."""
+
+    name: str
+    same_level = False
+
+    @pytest.mark.parametrize("classes", [2, 3])
+    @pytest.mark.parametrize("pair", PAIRS)
+    def test_loss_is_the_sum_of_its_terms_also_under_autocast(self, pair: str, classes: int) -> None:
+        task = tiny_distiller(self.name, pair, classes)
+        exact = seeded_terms(task, classes)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            half = seeded_terms(task, classes)
+        for terms in (exact, half):
+            assert all(value.shape == () and value.dtype == torch.float32 for value in terms.values())
+            assert list(terms)[:2] == ["focal", "dice"] and len(terms) > 3
+            total = sum(value.item() for term, value in terms.items() if term != "loss")
+            assert terms["loss"].item() == pytest.approx(total, rel=1e-5)
+        assert half["loss"].item() == pytest.approx(exact["loss"].item(), rel=0.05)
+
+    @pytest.mark.parametrize("pair", PAIRS)
+    def test_its_terms_teach_the_student_and_what_it_learns_itself_alone(self, pair: str) -> None:
+        task = tiny_distiller(self.name, pair)
+        task.teacher.requires_grad_(True)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            terms = seeded_terms(task)
+        (terms["loss"] - terms["focal"] - terms["dice"]).backward()
+        assert all(parameter.grad is None for parameter in task.teacher.parameters())
+        learners = [*task.method.parameters(), task.network.down[0].weight]
+        assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in learners)
+
+    def test_its_state_holds_all_that_it_learns(self) -> None:
+        task = tiny_distiller(self.name, "unequal")
+        fresh = build_method([self.name], task.network.channels, task.teacher.channels)
+        other = Distiller(deepcopy(task.network), task.teacher, fresh)
+        other.load_state_dict(task.state_dict())
+        assert seeded_terms(other) == seeded_terms(task)
+
+    @pytest.mark.parametrize("dead", [("network",), ("teacher",), ("network", "teacher")])
+    def test_maps_of_zeros_give_finite_losses_and_gradients(self, dead: tuple[str, ...]) -> None:
+        task = tiny_distiller(self.name, "unequal")
+        for network in dead:
+            for parameter in getattr(task, network).parameters():
+                torch.nn.init.zeros_(parameter)
+        loss = seeded_terms(task)["loss"]
+        loss.backward()
+        assert loss.isfinite()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in task.parameters())
+
+    def test_only_same_level_methods_teach_nothing_to_a_copy_of_the_teacher(self) -> None:
+        teacher = tiny_distiller(self.name, "unequal").teacher
+        method = build_method([self.name], teacher.channels, teacher.channels)
+        terms = seeded_terms(Distiller(deepcopy(teacher), teacher, method))
+        nothing = all(terms[term].item() == 0 for term in terms if term not in ("focal", "dice", "loss"))
+        assert nothing == self.same_level
+
+    def test_equation_names_stages_that_exist(self) -> None:
+        equation = tiny_distiller(self.name, "unequal").equation()
+        assert equation.startswith("loss = 0.5 focal")
+        stages = set(re.findall(r"\b[st]_(\w+)", equation))
+        assert stages and stages <= STAGES
+
+
+class TestHLFD(MethodContract):
+    name = "hlfd"
+
+
+class TestHIFD(MethodContract):
+    name = "hifd"
+
+
+class TestIFD(MethodContract):
+    name = "ifd"
+
+
+class TestDeep(MethodContract):
+    name, same_level = "deep", True
+
+
+class TestSKD(MethodContract):
+    name, same_level = "skd", True
+
+
+class TestAT(MethodContract):
+    name, same_level = "at", True
+
+
+class TestHLFDPublished(MethodContract):
+    name = "hlfd_published"
+
+
+def test_every_method_is_under_the_contract() -> None:
+    assert {test.name for test in MethodContract.__subclasses__()} == set(METHODS)
+
+
+class TestBuildMethod:
     @pytest.mark.parametrize(("published", "ours"), PUBLISHED_NAMES.items())
     def test_published_names_stay_accepted(self, published: str, ours: str) -> None:
         assert method_name(published) == method_name(ours.upper()) == ours
@@ -150,6 +233,14 @@ class TestMethods:
     def test_wrong_specs(self, specs: list[str]) -> None:
         with pytest.raises(UserError):
             build_method(specs, STUDENT, TEACHER)
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [("alpha", -0.1), ("alpha", float("nan")), ("beta", float("inf")), ("temperature", 0.0), ("temperature", -4.0)],
+    )
+    def test_options_out_of_range_are_named(self, option: str, value: float) -> None:
+        with pytest.raises(UserError, match=f"--{option} must be .*, not {value}"):
+            build_method(["hlfd"], STUDENT, TEACHER, **{option: value})
 
     def test_combined_terms_are_weighted_and_carry_their_methods_name(
         self, pair: tuple[SegmentationNetwork, ...]
@@ -194,7 +285,29 @@ class TestMethods:
             "[0.1 KL(t_logits -> s_logits) + 0.9 AT(t_e5 -> s_e5)] + 3 [AT(t_e5 -> s_e5)]"
         )
 
-    def test_only_the_published_method_detaches_the_focal_factor(self) -> None:
-        detached = {name for name in METHODS if build_method([name], STUDENT, TEACHER).focal_detached}
-        assert detached == {"hlfd_published"}
-        assert build_method(["hlfd_published", "at"], STUDENT, TEACHER).focal_detached
+    def test_equation_of_the_published_method_is_its_own(self) -> None:
+        usual, published = (build_method([name], STUDENT, TEACHER).equation() for name in ("hlfd", "hlfd_published"))
+        renamed = usual.replace("KL", "KL_published").replace("AT", "AT_published")
+        assert published.startswith(f"{renamed}, where KL_published = (2 / channels) KL after a new random 1x1")
+
+    @pytest.mark.parametrize(
+        ("specs", "detached"),
+        [(["hlfd"], False), (["hlfd", "at"], False), (["hlfd_published"], True), (["at:3", "hlfd_published"], True)],
+    )
+    def test_the_published_method_detaches_the_focal_factor_and_says_so(self, specs: list[str], detached: bool) -> None:
+        student, teacher = (TinyNetwork(*shape, classes=2) for shape in PAIRS["unequal"])
+        task = Distiller(student, teacher, build_method(specs, student.channels, teacher.channels))
+        assert task.method.focal_detached == detached
+        assert ("0.5 focal (p_t detached) + 0.5 (1 - Dice) + " in task.equation()) == detached
+
+
+def test_bench_step_on_a_device_that_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scripts = Path(__file__).parent.parent / "scripts"
+    monkeypatch.syspath_prepend(str(scripts))
+    monkeypatch.setattr(sys, "argv", ["bench_step.py", "--device", "nonsense"])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(scripts / "bench_step.py"), run_name="__main__")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --device nonsense cannot be used here")

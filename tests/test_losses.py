@@ -9,7 +9,7 @@ import pytest
 import torch
 from monai.losses import DiceLoss, FocalLoss
 
-from distillation import METHODS, build_method
+from distillation import build_method
 from distillation.distances import attention_distance, channel_kl
 from distillation.links import LinkedDistillation
 from distillation.segmentation import segmentation_loss
@@ -154,6 +154,10 @@ def test_options_weigh_the_terms() -> None:
     assert terms["imd_e5"].item() == pytest.approx(usual["imd_e5"].item() / 3, rel=1e-6)
 
 
+def test_attention_alone_weighs_1_whatever_the_options() -> None:
+    assert build_method(["at"], STUDENT, TEACHER, alpha=0.2, beta=0.3).equation() == "AT(t_e5 -> s_e5)"
+
+
 class TestPublished:
     """The published behaviour, its random convolutions drawn again from the same seed."""
 
@@ -260,18 +264,5 @@ def test_attention_does_not_depend_on_scale_however_large() -> None:
 def test_attention_of_many_channels_is_that_of_its_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     student, teacher = (random_features(STUDENT, STUDENT_SIZES, seed).encoder[4] for seed in (1, 2))
     whole = attention_distance(student, teacher, (9, 9))
-    monkeypatch.setattr("distillation.distances.ENLARGED_AT_ONCE", 2 * 9 * 9 * 3)
+    monkeypatch.setattr("distillation.distances.ENLARGED_AT_ONCE_ON_CPU", 2 * 9 * 9 * 3)
     assert attention_distance(student, teacher, (9, 9)).item() == pytest.approx(whole.item(), rel=1e-6)
-
-
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("dead", ["student", "teacher", "both"])
-def test_maps_of_zeros_give_finite_losses_and_gradients(name: str, dead: str) -> None:
-    student = random_features(STUDENT, STUDENT_SIZES, seed=1, scale=0 if dead != "teacher" else 1)
-    teacher = random_features(TEACHER, TEACHER_SIZES, seed=2, scale=0 if dead != "student" else 1)
-    terms = build_method([name], STUDENT, TEACHER)(student, teacher, BATCH)
-    total = torch.stack(list(terms.values())).sum()
-    assert total.isfinite()
-    total.backward()
-    for maps in (*student.encoder, *student.decoder, student.logits):
-        assert maps.grad is None or maps.grad.isfinite().all()
