@@ -22,21 +22,26 @@ def main() -> None:
     args = parser.parse_args()
 
     from datasets import LAYOUTS
-    from distillation.tasks import SupervisedTask
-    from engine.training import new_segmenter, open_archive, test, train
     from networks import NETWORKS
     from utils.registry import match_name
 
     args.model = match_name("network", args.model, NETWORKS)
     args.dataset = match_name("dataset", args.dataset, LAYOUTS)
-    name = f"{args.dataset}_{args.task}_{args.model}"
-    args.checkpoint_path = args.checkpoint_path or Path("checkpoints") / name
+    args.checkpoint_path = args.checkpoint_path or Path("checkpoints") / f"{args.dataset}_{args.task}_{args.model}"
     if args.mode == "test":
-        test(args, args.dataset, args.task)
+        from engine.test_mode import test
+
+        test(args)
         return
+
+    from distillation.tasks import SupervisedTask
+    from engine.training import new_segmenter, open_archive, train
+
     archive = open_archive(args.train_data_path, args.dataset, args.task, "train")
     segmenter = new_segmenter(args, args.model, archive)
-    train(args, SupervisedTask(segmenter.network), segmenter, archive, name)
+    train(
+        args, SupervisedTask(segmenter.network), segmenter, archive, f"{args.dataset}_{archive.task.name}_{args.model}"
+    )
 
 
 if __name__ == "__main__":

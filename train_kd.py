@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from engine.options import Parser, data_options, training_options
+from engine.options import Parser, data_options, real, training_options
 from utils.errors import UserError, run
 
 
@@ -24,9 +24,9 @@ def main() -> None:
     group = parser.add_argument_group("distillation")
     group.add_argument("--kd", nargs="+", metavar="METHOD[:WEIGHT]", help="methods to add up (default: hlfd)")
     group.add_argument("--loss_type", help="one method, by its published name or ours")
-    group.add_argument("--alpha", type=float, default=0.1, help="weight of the pixel terms (default: 0.1)")
-    group.add_argument("--beta", type=float, default=0.9, help="weight of the feature terms (default: 0.9)")
-    group.add_argument("--temperature", type=float, default=4.0, help="of the pixel terms (default: 4)")
+    group.add_argument("--alpha", type=real(0), default=0.1, help="weight of the pixel terms (default: 0.1)")
+    group.add_argument("--beta", type=real(0), default=0.9, help="weight of the feature terms (default: 0.9)")
+    group.add_argument("--temperature", type=real(above=0), default=4.0, help="of the pixel terms (default: 4)")
     data_options(parser, inherited=True)
     training_options(parser, epochs=120)
     args = parser.parse_args()
@@ -34,34 +34,41 @@ def main() -> None:
         raise UserError("--kd and --loss_type name the same thing; give one of them")
     args.kd = args.kd or [args.loss_type or "hlfd"]
 
-    from distillation import build_method
+    from datasets import LAYOUTS
+    from distillation import build_method, method_name
     from distillation.tasks import Distiller
     from engine.device import choose_device
     from engine.segmenter import load_segmenter
-    from engine.training import new_segmenter, open_archive, test, train
+    from engine.training import fingerprint_weights, new_segmenter, open_archive, train
     from networks import NETWORKS
     from utils.registry import match_name
 
     args.smodel = match_name("network", args.smodel, NETWORKS)
+    args.kd = [":".join([method_name(name), *weight]) for name, *weight in (spec.split(":") for spec in args.kd)]
     teacher, content = load_segmenter(args.tckpt, choose_device(args.device))
     inherit(args, content)
-    method_name = "_".join(args.kd).replace(":", "")
-    name = f"{args.dataset}_{args.task}_kd_{args.smodel}_{method_name}"
-    args.checkpoint_path = args.checkpoint_path or Path("checkpoints") / name
+    args.dataset = match_name("dataset", args.dataset, LAYOUTS)
+    run_name = f"kd_{args.smodel}_{'_'.join(args.kd).replace(':', '')}"
+    args.checkpoint_path = args.checkpoint_path or Path("checkpoints") / f"{args.dataset}_{args.task}_{run_name}"
     if args.mode == "test":
-        test(args, args.dataset, args.task)
+        from engine.test_mode import test
+
+        test(args)
         return
+
     archive = open_archive(args.train_data_path, args.dataset, args.task, "train")
-    if archive.task.num_classes != teacher.task.num_classes:
+    if (archive.task.labels, archive.dataset) != (teacher.task.labels, teacher.dataset):
         raise UserError(
-            f"{args.tckpt}: segments {teacher.task.num_classes} classes, task {args.task} has "
-            f"{archive.task.num_classes}; train a teacher on this task"
+            f"{args.tckpt}: was trained for task {teacher.task.name} of {teacher.dataset}, not for task "
+            f"{archive.task.name} of {archive.dataset}; give a teacher of this task"
         )
     segmenter = new_segmenter(args, args.smodel, archive)
     method = build_method(
         args.kd, segmenter.network.channels, teacher.network.channels,
         alpha=args.alpha, beta=args.beta, temperature=args.temperature,
     )  # fmt: skip
+    args.teacher = fingerprint_weights(teacher.network)
+    name = f"{args.dataset}_{archive.task.name}_{run_name}"
     train(args, Distiller(segmenter.network, teacher.network, method), segmenter, archive, name)
 
 

@@ -68,7 +68,7 @@ def choose_slices(target: Collection[int], order: NDArray[np.int64], options: Op
 
 
 def cut_case(job: Job) -> CaseRecord:
-    """Read one case and write the slices that are missing; UserError before anything is written."""
+    """Read one case and write the slices that are missing; a UserError leaves none of these."""
     volume = read_volume(job.case, job.labels)
     if volume.label is None:
         raise UserError(f"{job.case.image}: has no segmentation to cut")
@@ -97,10 +97,10 @@ def cut_case(job: Job) -> CaseRecord:
             if int(index) in missing:
                 done.append(job.folder / slice_name(job.case.name, int(index)))
                 write_slice(done[-1], ct, mask)
-    except OSError as error:
+    except UserError:
         for path in done:
             path.unlink(missing_ok=True)
-        raise UserError(f"{job.folder}: cannot be written to ({error}); make room and run again") from None
+        raise
     return record
 
 

@@ -16,7 +16,7 @@ from datasets.cut import Job, cut_case
 from datasets.layout import Layout
 from datasets.plan import Plan
 from datasets.record import CaseRecord, Options
-from datasets.splits import Split, save_split, split_cases
+from datasets.splits import Split, extend_split, kept_split, save_split
 from datasets.task import Task
 from utils.errors import UserError
 from utils.progress import progress
@@ -26,9 +26,12 @@ SPLITS = "splits.json"
 
 @dataclass
 class Summary:
-    """What a run did. cut: cases read now; slices: on disk, for all tasks; new: of these, written now."""
+    """What a run did. origin: of the split; cut: cases read now; slices: on disk, for all tasks; new: of these,
+    written now.
+    """
 
     split: Split
+    origin: str
     unlabelled: list[str]
     cut: int = 0
     slices: int = 0
@@ -43,6 +46,7 @@ class Summary:
         lines = [
             f"cases: {total} (train {train}, val {val}, test {test}), {self.cut} cut now, "
             f"{total - self.cut} done before",
+            f"split: {self.origin}",
             f"slices: {self.slices} on disk, {self.new} of them new, {self.listed} on the list to train on",
         ]
         if self.unlabelled:
@@ -60,39 +64,41 @@ def make_slices(
     *,
     slices: str = "target",
     negatives: float = 0.1,
-    test_fraction: float = 0.0,
-    val_fraction: float = 0.1,
-    seed: int = 0,
+    test_fraction: float | None = None,
+    val_fraction: float | None = None,
+    seed: int | None = None,
     workers: int | None = None,
-    mode: str = "train",
+    mode: str | None = None,
+    resplit: bool = False,
 ) -> Summary:
-    """Cut the labelled cases of `inpath`; the split is fixed first and saved as splits.json.
+    """Cut the labelled cases of `inpath`; the split is fixed first, saved as splits.json, and kept by later runs.
 
-    mode: "train", or "test" for an input whose cases are all test cases. Cases that are done with the same
-    options are left alone; a run that was interrupted goes on where it was.
+    test_fraction, val_fraction, seed, mode: None is as saved, or the default of `SplitOptions`; resplit: draw
+    anew. Cases that are done with the same options are left alone; a run that was interrupted goes on where it was.
     """
     if not 0 <= negatives <= 1:
         raise UserError(f"--negatives {negatives:g}: must be from 0 to 1")
-    if seed < 0 or (workers is not None and workers < 1):
-        raise UserError(f"--seed {seed}, --workers {workers}: must not be negative, and at least 1 worker")
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers {workers}: must be at least 1")
     cases = layout.find(inpath)
     labelled = [case for case in cases if case.label is not None]
     if not labelled:
         raise UserError(f"{inpath}: none of its {len(cases)} cases has a segmentation; slices need one")
     names = [case.name for case in labelled]
-    testing = mode == "test"
-    split = Split([], [], sorted(names)) if testing else split_cases(names, seed, test_fraction, val_fraction)
-    plan = Plan(inpath, outpath, layout, task, Options(slices, negatives), split, seed)
-    try:
-        save_split(outpath / SPLITS, split)
-    except OSError as error:
-        raise UserError(f"{outpath}: cannot be written to ({error}); give another --outpath") from None
+    given = {"mode": mode, "seed": seed, "test_fraction": test_fraction, "val_fraction": val_fraction}
+    first = not (outpath / SPLITS).exists()
+    kept, options = kept_split(outpath / SPLITS, given, resplit)
+    split = extend_split(kept, names, options)
+    plan = Plan(inpath, outpath, layout, task, Options(slices, negatives), split, options.seed)
+    _refuse_gone(plan, names)
+    save_split(outpath / SPLITS, split, options)
     jobs = [job for case in labelled if (job := plan.job(case)) is not None]
     for shelf in plan.shelves:
         shelf.drop_lists()
     for shelf in plan.homes:
         shelf.record.save(shelf.folder)
-    summary = Summary(split, [case.name for case in cases if case.label is None])
+    origin = _grown(kept, split) if kept.names else f"drawn by {options}; later runs keep it"
+    summary = Summary(split, origin, [case.name for case in cases if case.label is None])
     done = progress(_run(jobs, workers or os.cpu_count() or 1), "cutting", total=len(jobs), unit="case")
     for job, record in done:
         plan.take(job.case.name, record)
@@ -102,11 +108,32 @@ def make_slices(
     if not any(known.tasks[task.name].target for shelf in plan.shelves for known in shelf.record.cases.values()):
         plan.forget_task()
         plan.finish()
-        (outpath / SPLITS).unlink()
+        if first:
+            (outpath / SPLITS).unlink()
         raise UserError(f"{inpath}: no case has the target of task {task.name}; choose another --task")
     plan.finish()
     _describe(summary, plan, task.name)
     return summary
+
+
+def _refuse_gone(plan: Plan, names: Sequence[str]) -> None:
+    """UserError if a case that is cut, or that has its part in the split, is no longer in the input."""
+    recorded = {name for shelf in plan.shelves for name in shelf.record.cases}
+    if gone := sorted((recorded | set(plan.split.names)) - set(names)):
+        drawn_only = ", or --resplit" if gone[0] not in recorded else ""
+        raise UserError(
+            f"{plan.outpath}: lists case {gone[0]}, which {plan.inpath} does not have with a segmentation; "
+            f"bring it back or give another --outpath{drawn_only}"
+        )
+
+
+def _grown(kept: Split, split: Split) -> str:
+    added = len(split.names) - len(kept.names)
+    train, val, test = (
+        len(now) - len(before)
+        for now, before in ((split.train, kept.train), (split.val, kept.val), (split.test, kept.test))
+    )
+    return f"kept from {SPLITS}; {added} new cases" + (f" (train {train}, val {val}, test {test})" if added else "")
 
 
 def _describe(summary: Summary, plan: Plan, task: str) -> None:

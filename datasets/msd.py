@@ -20,8 +20,8 @@ SOFT_TISSUE = (-200.0, 300.0)
 
 
 def heart(root: Path) -> Layout:
-    """MSD Task02_Heart: the left atrium (1) on MR."""
-    tasks = {name: single("left_atrium", 1) for name in ("left_atrium", "all")}
+    """MSD Task02_Heart: the left atrium (1) on MR; `organ` is what the published HLFD code calls this task."""
+    tasks = {name: single("left_atrium", 1) for name in ("left_atrium", "organ", "all")}
     return Layout("heart", find, tasks, {0: "background", 1: "left atrium"}, window=None)
 
 

@@ -82,7 +82,9 @@ def _read_image(source: Source, notes: list[str]) -> tuple[NDArray[np.int16], fl
         return source.load(np.int16, orientation), 1.0, 0.0
     raw = source.load(source.dtype.newbyteorder("="), orientation)
     if raw.dtype.kind == "f" and (broken := int(raw.size - np.isfinite(raw).sum())):
-        raw[~np.isfinite(raw)] = raw.min(where=np.isfinite(raw), initial=np.inf) if broken < raw.size else 0
+        if broken == raw.size:
+            raise UserError(f"{source.path}: holds no voxel that is a finite number; export it again")
+        raw[~np.isfinite(raw)] = raw.min(where=np.isfinite(raw), initial=np.inf)
         notes.append(f"{broken} voxels are not finite: set to the lowest value")
     return _to_int16(raw, *source.scaling)
 

@@ -11,12 +11,13 @@ import torch
 from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 from monai.metrics.surface_dice import compute_surface_dice
 from monai.metrics.surface_distance import compute_average_surface_distance
+from numpy.typing import NDArray
 from scipy import ndimage
 
-from engine.metrics import Mask
 
-
-def distance_scores(predicted: Mask, reference: Mask, spacing: tuple[float, float, float]) -> dict[str, float]:
+def distance_scores(
+    predicted: NDArray[np.bool_], reference: NDArray[np.bool_], spacing: tuple[float, float, float]
+) -> dict[str, float]:
     """HD95 and ASSD in mm, NSD at 1 mm, by MONAI, of masks [Z, Y, X] with spacing (z, y, x) in mm."""
     if not predicted.any() or not reference.any():
         both = not predicted.any() and not reference.any()

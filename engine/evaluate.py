@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,9 @@ def archived_cases(
     archive: Archive, names: Iterable[str], window: tuple[float, float] | None
 ) -> Iterator[LabelledCase]:
     """Cases from a slice archive. Millimetres only where every slice of the case is there."""
+    names = list(names)
+    if missing := sorted(set(names) - set(archive.cases)):
+        raise UserError(f"{archive.folder}: no slices of {', '.join(missing)}; it has {', '.join(archive.cases)}")
     for name in names:
         image, label = archive.read_case(name)
         spacing = archive.spacing(name) if archive.complete(name) else None
@@ -128,9 +132,22 @@ def summarise(rows: Sequence[Row], metrics: Sequence[str] = (*METRICS, "crop_los
 
 
 def mean_dice(rows: Sequence[Row]) -> float:
-    """The mean over regions of the mean per-case Dice: what picks the best checkpoint. NaN if undefined."""
+    """The mean over regions of the mean per-case Dice, where defined: what picks the best checkpoint. Else NaN."""
     means = [region["dice"]["mean"] for region in summarise(rows, ("dice",)).values()]
-    return math.nan if None in means or not means else sum(means) / len(means)
+    defined = [mean for mean in means if mean is not None]
+    return sum(defined) / len(defined) if defined else math.nan
+
+
+def training_notice(checkpoint: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """Those of the cases that the network was trained or validated on; told on stderr if there are any."""
+    names = list(names)
+    seen = sorted({*checkpoint["cases"]["train"], *checkpoint["cases"]["val"]} & set(names))
+    if seen:
+        print(
+            f"note: {len(seen)} of these {len(names)} cases chose or trained the network: {', '.join(seen)}",
+            file=sys.stderr,
+        )
+    return seen
 
 
 def slices_per_second(rows: Sequence[Row]) -> float:

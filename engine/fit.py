@@ -6,9 +6,7 @@ and whose `network` is what gets validated and exported.
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import signal
 import time
 from collections import defaultdict
@@ -16,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.utils.data import DataLoader
@@ -29,6 +27,7 @@ from engine.segmenter import Segmenter
 from utils.batch import Batch
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError
+from utils.files import make_folder, write_json
 from utils.progress import progress
 
 LAST_LR = 1e-6  # as published
@@ -64,6 +63,11 @@ class Progress:
     best_epoch: int = -1
     history: list[dict[str, Any]] = field(default_factory=list)
 
+    def metrics(self) -> dict[str, float]:
+        """The validation scores of the last finished epoch, if it was validated."""
+        last = self.history[-1] if self.history else {}
+        return {"dice": last["score"], **last["validation"]} if "score" in last else {}
+
 
 class Trainer:
     """Trains `task` and keeps last.ckpt, best.ckpt, history.json and TensorBoard events in `folder`."""
@@ -80,10 +84,12 @@ class Trainer:
         folder: Path,
         name: str,
         config: dict[str, Any],
+        cases: dict[str, list[str]],
         pictures: Callable[[], torch.Tensor] | None = None,
     ) -> None:
-        """name: <dataset>_<task>_<model>, for the best checkpoint's file; config: saved in checkpoints.
+        """name: <dataset>_<task>_<model>, for the best checkpoint's file.
 
+        config and cases (train, val) are saved in checkpoints; a run is resumed only with the same config.
         validate returns the score that picks best.ckpt and the scores to log; pictures, [3, H, W] in 0..1.
         """
         self.task = task
@@ -96,6 +102,7 @@ class Trainer:
         self.folder = folder
         self.name = name
         self.config = config
+        self.cases = cases
         self.pictures = pictures
         self.progress = Progress()
         self.interrupted = False
@@ -106,23 +113,17 @@ class Trainer:
 
     def fit(self) -> Progress:
         """Train to the last epoch, or until validation has not improved for `patience` epochs."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         if self.progress.epoch == 0 and self.progress.batch == 0:
             self.task.prepare(self.loader)
         with SummaryWriter(str(self.folder / "log")) as self.events, self._stop_between_steps():
-            bar = progress(
-                range(self.progress.epoch, self.schedule.epochs),
-                self.name,
-                total=self.schedule.epochs,
-                initial=self.progress.epoch,
-                unit="epoch",
-            )
-            for epoch in bar:
+            for epoch in range(self.progress.epoch, self.schedule.epochs):
                 if self._out_of_patience():
+                    print(f"no better score for {self.schedule.patience} epochs: stopped")
                     break
-                self._train_epoch(epoch)
-                entry = self._finish_epoch(epoch)
-                bar.set_postfix_str(self._told(entry))
+                started = time.monotonic()
+                speed = self._train_epoch(epoch) / (time.monotonic() - started)
+                print(f"{self._told(self._finish_epoch(epoch))}, {speed:.1f} slices/s", flush=True)
         return self.progress
 
     @contextmanager
@@ -140,7 +141,8 @@ class Trainer:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _train_epoch(self, epoch: int) -> None:
+    def _train_epoch(self, epoch: int) -> int:
+        """How many slices it took, from where the epoch was left."""
         self.batches.set(epoch, self.progress.batch)
         self.task.train()
         for group in self.optimizers[0].param_groups:
@@ -150,9 +152,11 @@ class Trainer:
         sums |= {key: torch.tensor(value, device=device) for key, value in self.progress.sums.items()}
         saved = time.monotonic()
         bar = progress(self.loader, f"epoch {epoch + 1}/{self.schedule.epochs}", unit="batch", total=len(self.batches))
+        seen = 0
         for batch in bar:
             terms = self._step(batch.to(device))
             self.progress.batch += 1
+            seen += len(batch.image)
             for key, value in terms.items():
                 sums[key] = sums[key] + value.detach()
             if self.interrupted or time.monotonic() - saved > SAVE_EVERY:
@@ -161,9 +165,13 @@ class Trainer:
                 saved = time.monotonic()
             if self.interrupted:
                 bar.close()
-                print(f"interrupted; --resume goes on from {self.folder / 'last.ckpt'}")
-                raise KeyboardInterrupt
+                self._end_interrupted()
         self._keep_sums(sums)
+        return seen
+
+    def _end_interrupted(self) -> NoReturn:
+        print(f"interrupted; --resume goes on from {self.folder / 'last.ckpt'}")
+        raise KeyboardInterrupt
 
     def _step(self, batch: Batch) -> dict[str, torch.Tensor]:
         scaler = self.precision.scaler
@@ -188,8 +196,8 @@ class Trainer:
         train = {key: value / count for key, value in state.sums.items()}
         if not math.isfinite(train["loss"]):
             raise UserError(
-                f"{self.folder}: the loss of epoch {epoch + 1} is not finite; lower --lr or use --amp off "
-                "(last.ckpt still holds the epoch before)"
+                f"{self.folder}: the loss of epoch {epoch + 1} is not finite; lower --lr or use --amp off"
+                + (" (last.ckpt holds the epoch before)" if epoch else "")
             )
         entry: dict[str, Any] = {"epoch": epoch, "lr": self.schedule.lr_in(epoch), "train": train}
         last = epoch + 1 == self.schedule.epochs
@@ -201,19 +209,21 @@ class Trainer:
         state.epoch, state.batch, state.sums = epoch + 1, 0, {}
         if better:
             state.best, state.best_epoch = entry["score"], epoch
-            self._save_best(entry)
+            self._save_best()
         self._log(entry)
         self.save_last()
+        if self.interrupted and not last:
+            self._end_interrupted()
         return entry
 
     def _out_of_patience(self) -> bool:
         state = self.progress
-        waited = state.epoch - 1 - state.best_epoch
-        return 0 < self.schedule.patience <= waited and state.best_epoch >= 0
+        waited = sum("score" in entry for entry in state.history[state.best_epoch + 1 :])
+        return 0 < self.schedule.patience <= waited
 
     def _told(self, entry: dict[str, Any]) -> str:
-        score = f", Dice {entry['score']:.3f}" if "score" in entry else ""
-        return f"loss {entry['train']['loss']:.3f}{score}, best {self.progress.best:.3f}"
+        score = f"  Dice {entry['score']:.4f}  best {self.progress.best:.4f}" if "score" in entry else ""
+        return f"epoch {entry['epoch'] + 1}/{self.schedule.epochs}  loss {entry['train']['loss']:.4f}{score}"
 
     def _log(self, entry: dict[str, Any]) -> None:
         epoch = entry["epoch"]
@@ -224,7 +234,7 @@ class Trainer:
         self.events.add_scalar("lr", entry["lr"], epoch)
         if self.pictures is not None and "score" in entry:
             self.events.add_image("validation/contours", self.pictures(), epoch)
-        (self.folder / "history.json").write_text(json.dumps(self.progress.history, indent=1), encoding="utf-8")
+        write_json(self.folder / "history.json", self.progress.history)
 
     def _exported(self) -> dict[str, Any]:
         """What prediction needs: the network's own weights, without teacher or adapters."""
@@ -234,15 +244,19 @@ class Trainer:
             "config": self.config,
             "environment": environment(self.precision.device),
             "epoch": self.progress.epoch,
+            "cases": self.cases,
+            "metrics": self.progress.metrics(),
         }
 
-    def _save_best(self, entry: dict[str, Any]) -> None:
-        best = self.folder / "best.ckpt"
-        save_checkpoint(best, {**self._exported(), "metrics": {"dice": entry["score"], **entry["validation"]}})
-        pattern = f"checkpoint_{self.name}_"
-        for older in self.folder.glob(f"{pattern}*.ckpt"):
-            older.unlink()
-        shutil.copyfile(best, self.folder / f"{pattern}{entry['epoch'] + 1}.ckpt")
+    def _save_best(self) -> None:
+        """best.ckpt, and the same under the name that tells run and epoch, in place of an earlier one."""
+        content = self._exported()
+        save_checkpoint(self.folder / "best.ckpt", content)
+        named = f"checkpoint_{self.name}_"
+        for older in self.folder.glob(f"{named}*.ckpt"):
+            if older.stem.removeprefix(named).isdigit():
+                older.unlink()
+        save_checkpoint(self.folder / f"{named}{self.progress.epoch}.ckpt", content)
 
     def save_last(self) -> None:
         """Everything that an interrupted run needs to end as an uninterrupted one."""
@@ -251,7 +265,6 @@ class Trainer:
         cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
         content = {
             **self._exported(),
-            "metrics": {"dice": self.progress.best},
             "task_state": beside,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.precision.scaler.state_dict(),
@@ -264,11 +277,13 @@ class Trainer:
         """Go on from last.ckpt; UserError if it belongs to a run with other settings."""
         path = self.folder / "last.ckpt"
         content = load_checkpoint(path, self.precision.device)
+        if "optimizers" not in content:
+            raise UserError(f"{path}: cannot be resumed, it holds no optimiser; give another --checkpoint_path")
         for key, value in self.config.items():
             if content["config"].get(key) != value:
                 raise UserError(
                     f"{path}: was trained with {key} = {content['config'].get(key)}, not {value}; "
-                    "give the same options or another --checkpoint_path"
+                    "give the same options and data, or another --checkpoint_path"
                 )
         weights = {f"network.{key}": value for key, value in content["weights"].items()}
         self.task.load_state_dict({**weights, **content["task_state"]})

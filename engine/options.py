@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,53 +40,90 @@ def _underscored(word: str) -> str:
     return "--" + flag[2:].replace("-", "_") + equals + value
 
 
+def whole(least: int) -> Callable[[str], int]:
+    """An argparse type: a whole number, `least` or more."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, not {text}")
+        return value
+
+    return parse
+
+
+def real(least: float = -math.inf, *, above: float = -math.inf, below: float = math.inf) -> Callable[[str], float]:
+    """An argparse type: a finite number within these bounds."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and least <= value and above < value < below):
+            bounds = [
+                f"at least {least:g}" if least > -math.inf else "",
+                f"above {above:g}" if above > -math.inf else "",
+            ]
+            bounds += [f"below {below:g}" if below < math.inf else ""]
+            limits = " and ".join(bound for bound in bounds if bound)
+            raise argparse.ArgumentTypeError(f"must be a number {limits}".rstrip() + f", not {text}")
+        return value
+
+    return parse
+
+
 def data_options(parser: Parser, *, inherited: bool = False) -> None:
     """What to train on. With `inherited`, what is left out comes from the teacher's checkpoint."""
     source = " (default: the teacher's)" if inherited else ""
-    group = parser.add_argument_group("data")
-    group.add_argument(
-        "--dataset", default=None if inherited else "kits", help="kits, lits, acdc, heart or msd" + source
-    )
-    group.add_argument(
-        "--task", default=None if inherited else "tumor", help="organ, tumor, all, or a name of the data" + source
-    )
-    group.add_argument(
-        "--train_data_path", type=Path, help="slices that SliceMaker wrote (default: data/<dataset>/train)"
-    )
-    group.add_argument("--test_data_path", type=Path, help="slices to test on (default: data/<dataset>/test)")
-    group.add_argument(
-        "--val_fraction", type=float, default=0.1, help="share of cases to validate on, where none were set apart"
-    )
-    group.add_argument("--size", type=int, help="slices are resized to SIZE x SIZE; 0 keeps them" + source)
-    group.add_argument("--crop", type=int, help="pixels a side that the network sees; 0 for all" + source)
-    group.add_argument(
-        "--window", type=float, nargs=2, metavar=("LO", "HI"), help="intensity window, HU for CT" + source
-    )
-    group.add_argument("--augment", choices=["none", "paper", "strong"], default="paper", help="default: paper")
+    add = parser.add_argument_group("data").add_argument
+    add("--dataset", default=None if inherited else "kits", help="kits, lits, acdc, heart or msd" + source)
+    add("--task", default=None if inherited else "tumor", help="organ, tumor, all, or a name of the data" + source)
+    add("--train_data_path", type=Path, help="slices that SliceMaker wrote (default: data/<dataset>, or train in it)")
+    add("--test_data_path", type=Path, help="slices to test on (default: data/<dataset>, or test in it)")
+    add("--val_fraction", type=real(0, below=1), default=0.1, help="cases to validate on, where none were set apart")
+    add("--size", type=whole(0), help="slices are resized to SIZE x SIZE; 0 keeps them" + source)
+    add("--crop", type=whole(0), help="pixels a side that the network sees; 0 for all" + source)
+    add("--window", type=real(), nargs=2, metavar=("LO", "HI"), help="intensity window, HU for CT" + source)
+    add("--augment", choices=["none", "paper", "strong"], default="paper", help="default: paper")
 
 
 def training_options(parser: Parser, *, epochs: int) -> None:
     """How to train. `epochs` is the published number."""
-    group = parser.add_argument_group("training")
-    group.add_argument("--mode", choices=["train", "test"], default="train", help="test: score best.ckpt")
-    group.add_argument("--checkpoint_path", type=Path, help="folder to write to (default: checkpoints/<run>)")
-    group.add_argument("--epochs", type=int, default=epochs, help=f"default: {epochs}")
-    group.add_argument("--batch_size", type=int, default=8, help="default: 8")
-    group.add_argument("--lr", type=float, default=1e-3, help="Adam's first learning rate (default: 1e-3)")
-    group.add_argument("--seed", type=int, default=0, help="default: 0")
-    group.add_argument("--patience", type=int, default=0, help="stop after this many epochs without a better score")
-    group.add_argument("--resume", action="store_true", help="go on from last.ckpt")
-    group.add_argument("--pretrained", nargs="?", const="imagenet", help="ImageNet weights, or a file of weights")
-    device_options(parser, group)
-    group.add_argument("--amp", choices=["auto", "off", "bf16", "fp16"], default="auto", help="mixed precision")
-    group.add_argument("--val_every", type=int, default=1, help="epochs from one validation to the next")
+    add = parser.add_argument_group("training").add_argument
+    add("--mode", choices=["train", "test"], default="train", help="test: score best.ckpt")
+    add("--checkpoint_path", type=Path, help="folder to write to (default: checkpoints/<run>)")
+    add("--epochs", type=whole(1), default=epochs, help=f"default: {epochs}")
+    add("--batch_size", type=whole(1), default=8, help="default: 8")
+    add("--lr", type=real(above=0), default=1e-3, help="Adam's first learning rate (default: 1e-3)")
+    add("--seed", type=whole(0), default=0, help="default: 0")
+    add("--val_every", type=whole(1), default=1, help="epochs from one validation to the next (default: 1)")
+    add("--patience", type=whole(0), default=0, help="stop after so many validations without a better score (0: never)")
+    add("--resume", action="store_true", help="go on from last.ckpt")
+    add("--pretrained", nargs="?", const="imagenet", help="ImageNet weights, or a file of weights")
+    add("--amp", choices=["auto", "off", "bf16", "fp16"], default="auto", help="mixed precision (auto: on GPUs)")
+    add("--workers", type=whole(0), help="loading processes (default: by the number of cores)")
+    device_option(parser)
 
 
-def device_options(parser: Parser, group: argparse._ArgumentGroup | None = None) -> None:
+def device_option(parser: Parser) -> None:
     """Where to compute."""
-    group = group or parser.add_argument_group("device")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    group.add_argument("--workers", type=int, help="loading processes (default: by the number of cores)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+
+
+def prediction_options(parser: Parser) -> None:
+    """How a checkpoint is used."""
+    parser.add_argument("--ckpt", type=Path, required=True, help="a checkpoint of train.py or train_kd.py")
+    parser.add_argument(
+        "--threshold",
+        type=real(0, below=1),
+        help="foreground where its probability is higher (default: likeliest class)",
+    )
+    parser.add_argument("--batch_size", type=whole(1), default=8, help="slices at once (default: 8)")
+    device_option(parser)
 
 
 def positive(args: argparse.Namespace, *names: str) -> None:

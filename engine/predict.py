@@ -30,9 +30,16 @@ def find_inputs(path: Path, dataset: str) -> list[Case]:
         return open_layout(dataset, path).find(path)
     except UserError as reason:
         files = sorted(file for file in path.iterdir() if file.name.endswith(NIFTI))
-        if not files:
-            raise UserError(f"{reason}; nor does it hold .nii or .nii.gz files") from None
-        return [_single(file) for file in files]
+        images = [file for file in files if not _is_segmentation(file)]
+        if not images:
+            raise UserError(f"{reason}; nor does it hold images as .nii or .nii.gz files") from None
+        return [_single(file) for file in images]
+
+
+def _is_segmentation(path: Path) -> bool:
+    """By the names that the known layouts give to labels."""
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    return stem == "segmentation" or stem.startswith("segmentation-") or stem.endswith("_gt")
 
 
 def _single(path: Path) -> Case:

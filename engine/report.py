@@ -16,6 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from engine.overlay import Picture
 
@@ -25,6 +26,10 @@ COLUMNS = (
     ("RVD", "rvd", "{:+.3f}"),
     ("HD95 mm", "hd95_mm", "{:.1f}"),
 )
+
+
+# A title, and pictures with their captions.
+PictureRow = tuple[str, list[tuple[str, Picture]]]
 
 
 @dataclass
@@ -101,6 +106,7 @@ def curves_figure(runs: Sequence[Run]) -> Figure:
     dice.set(xlabel="epoch", ylabel="mean per-case Dice", title="validation", ylim=(0, 1))
     dice.legend(frameon=False)
     for axes in (loss, dice):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
     return figure
@@ -111,10 +117,10 @@ def html_page(
     notice: str,
     tables: Sequence[Sequence[Sequence[str]]],
     curves: Figure,
-    pictures: Sequence[tuple[str, Sequence[tuple[str, Picture]]]],
+    pictures: Sequence[PictureRow],
     commands: Sequence[str],
 ) -> str:
-    """One page with nothing outside it. pictures: rows of (row title, [(caption, picture), ...])."""
+    """One page with nothing outside it."""
     parts = [f"<h1>{html.escape(title)}</h1><p class=notice>{html.escape(notice)}</p>", "<h2>Results</h2>"]
     parts += [_html_table(table) for table in tables]
     parts.append("<p>Mean ± standard deviation over the test cases, scored on whole volumes.</p>")
@@ -141,12 +147,13 @@ main { max-width: 1080px; margin: 2rem auto; padding: 0 1rem }
 .notice { background: #fff4d6; border-left: 4px solid #e0a800; padding: .6rem 1rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0 }
 th, td { padding: .35rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
+td { white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
 img { max-width: 100%; image-rendering: auto }
 .row { display: flex; flex-wrap: wrap; gap: .6rem }
 figure { margin: 0; flex: 1 1 180px; max-width: 256px } figure img { width: 100% }
 figcaption { font-size: 13px; color: #555; text-align: center }
-pre { background: #f5f5f5; padding: 1rem; overflow-x: auto; font-size: 13px }
+pre { background: #f5f5f5; padding: 1rem; white-space: pre-wrap; font-size: 13px }
 """
 
 

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from datasets.archive import Archive
+from datasets.archive import Archive, case_of
 from datasets.dataset import make_loader
 from datasets.frame import Frame
 from datasets.splits import split_cases
 from distillation.tasks import TrainingTask
 from engine.device import Precision, choose_device, choose_workers
 from engine.evaluate import (
-    PUBLISHED_METRICS,
     archived_cases,
-    format_summary,
     mean_dice,
     score_case,
-    score_case_as_published,
     summarise,
 )
 from engine.fit import Schedule, Trainer
 from engine.metrics import OVERLAP
-from engine.options import positive
 from engine.overlay import PREDICTION_COLOUR, TRUTH_COLOUR, draw_contours, grey_picture, montage
-from engine.segmenter import Segmenter, load_segmenter
+from engine.segmenter import Segmenter
 from networks import build
 from utils.errors import UserError
 from utils.files import write_json
@@ -39,7 +38,7 @@ from utils.seeding import seed_torch
 # Options that say where and how fast, not what: a run may be resumed with others.
 INCIDENTAL = {
     "resume", "device", "workers", "mode", "checkpoint_path", "train_data_path", "test_data_path",
-    "patience", "val_every", "loss_type",
+    "patience", "val_every", "loss_type", "tckpt",
 }  # fmt: skip
 
 
@@ -58,12 +57,15 @@ def new_segmenter(args: argparse.Namespace, model: str, archive: Archive) -> Seg
     network = build(model, archive.task.num_classes, pretrained).to(memory_format=torch.channels_last)
     frame = Frame(Frame.size if args.size is None else args.size, args.crop)
     window = archive.dataset_window if args.window is None else (args.window[0], args.window[1])
+    if window is not None and window[0] >= window[1]:
+        raise UserError(f"--window {window[0]:g} {window[1]:g}: the first number must be the lower one")
     return Segmenter(network, model, archive.dataset, archive.task, frame, window)
 
 
 def cases_for_training(archive: Archive, val_fraction: float, seed: int) -> tuple[list[str], list[str]]:
     """Slice files to train on and cases to validate on, never of the same case."""
     if archive.val_cases:
+        _check_target(archive, archive.val_cases)
         return archive.train, archive.val_cases
     split = split_cases(list(archive.cases), seed, test_fraction=0, val_fraction=val_fraction)
     if not split.val:
@@ -75,18 +77,28 @@ def cases_for_training(archive: Archive, val_fraction: float, seed: int) -> tupl
         f"{archive.folder}: no validation cases were set apart when the slices were cut; {len(split.val)} of "
         f"{len(archive.cases)} cases validate now, on the slices that are there"
     )
+    _check_target(archive, split.val)
     held_out = {name for case in split.val for name in archive.cases[case]}
     return [name for name in archive.train if name not in held_out], list(split.val)
 
 
+def _check_target(archive: Archive, cases: Sequence[str]) -> None:
+    """Without the target in any of them, no checkpoint could be told from another."""
+    names = (name for case in cases for name in archive.cases[case])
+    if not any(archive.task.target(archive.read(name)[1]).any() for name in names):
+        raise UserError(
+            f"{archive.folder}: no validation case has the target of task {archive.task.name}; "
+            "cut the slices with another --seed or a larger --val_fraction"
+        )
+
+
 def train(args: argparse.Namespace, task: TrainingTask, segmenter: Segmenter, archive: Archive, name: str) -> Trainer:
     """Train `task` as the options say; prints and saves the configuration and the loss equation."""
-    positive(args, "epochs", "batch_size", "lr", "val_every")
     device = choose_device(args.device)
     precision = Precision(args.amp, device)
     names, val_cases = cases_for_training(archive, args.val_fraction, args.seed)
     folder: Path = args.checkpoint_path
-    config = _settings(args, segmenter)
+    config = _settings(args, segmenter) | {"slices": fingerprint([*names, "", *val_cases])}
     about = {
         "command": " ".join(["python", *sys.argv]),
         "loss": task.equation(),
@@ -109,7 +121,8 @@ def train(args: argparse.Namespace, task: TrainingTask, segmenter: Segmenter, ar
         bar = progress(cases, "validating", total=len(val_cases), unit="case")
         # Overlap is all that picks a checkpoint; without a spacing the slow distances are left out.
         flat = (replace(case, spacing=None) for case in bar)
-        rows = [row for case in flat for row in score_case(segmenter, case, args.batch_size)]
+        with precision.autocast():
+            rows = [row for case in flat for row in score_case(segmenter, case, args.batch_size)]
         scores = {
             f"{region}/{metric}": values[metric]["mean"]
             for region, values in summarise(rows, (*OVERLAP, "crop_lost")).items()
@@ -121,7 +134,8 @@ def train(args: argparse.Namespace, task: TrainingTask, segmenter: Segmenter, ar
     trainer = Trainer(
         task.to(device), segmenter, loader, batches, validate,
         Schedule(args.epochs, args.lr, args.patience, args.val_every), precision, folder, name, config,
-        pictures=lambda: contour_pictures(segmenter, archive, val_cases),
+        cases={"train": sorted({case_of(name)[0] for name in names}), "val": val_cases},
+        pictures=ContourPictures(segmenter, archive, val_cases),
     )  # fmt: skip
     if args.resume:
         trainer.resume()
@@ -150,26 +164,35 @@ def _settings(args: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
     return settings
 
 
-def contour_pictures(segmenter: Segmenter, archive: Archive, cases: list[str], most: int = 4) -> torch.Tensor:
-    """The largest target slice of the first cases with truth and prediction drawn, [3, H, W] in 0..1."""
-    pictures = []
-    for case in archived_cases(archive, cases[:most], segmenter.window):
-        truth = segmenter.task.encode(case.label)
-        index = int((truth > 0).sum(axis=(1, 2)).argmax())
-        predicted = segmenter.segment(case.image[index : index + 1], case.window)[0]
-        picture = draw_contours(grey_picture(case.image[index], case.window), truth[index], TRUTH_COLOUR)
-        pictures.append(draw_contours(picture, predicted, PREDICTION_COLOUR))
-    return torch.from_numpy(montage(pictures, columns=2)).permute(2, 0, 1) / 255
+def fingerprint(parts: Iterable[str]) -> str:
+    """A short digest: two runs of the same parts have the same."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
-def test(args: argparse.Namespace, dataset: str, task: str) -> None:
-    """--mode test: score best.ckpt on the test slices, per case and by the published protocol."""
-    device = choose_device(args.device)
-    segmenter, _ = load_segmenter(args.checkpoint_path / "best.ckpt", device)
-    archive = open_archive(args.test_data_path, dataset, task, "test")
-    cases = list(archived_cases(archive, archive.cases, segmenter.window))
-    bar = progress(cases, "testing", unit="case")
-    rows = [row for case in bar for row in score_case(segmenter, case, args.batch_size)]
-    print(f"every archived slice of {len(cases)} cases\n{format_summary(summarise(rows))}")
-    published = [row for case in cases for row in score_case_as_published(segmenter, case, args.batch_size)]
-    print(f"slice protocol, as published\n{format_summary(summarise(published, PUBLISHED_METRICS))}")
+def fingerprint_weights(network: nn.Module) -> str:
+    """The digest of all weights and statistics: the file they came from may move."""
+    digest = hashlib.sha256()
+    for value in network.state_dict().values():
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+class ContourPictures:
+    """The largest target slice of the first cases, with truth and prediction drawn."""
+
+    def __init__(self, segmenter: Segmenter, archive: Archive, cases: Sequence[str], most: int = 4) -> None:
+        self.segmenter = segmenter
+        self.slices = []
+        for case in archived_cases(archive, cases[:most], segmenter.window):
+            truth = segmenter.task.encode(case.label)
+            index = int((truth > 0).sum(axis=(1, 2)).argmax())
+            self.slices.append((case.image[index : index + 1].copy(), truth[index].copy(), case.window))
+
+    def __call__(self) -> torch.Tensor:
+        """[3, H, W] in 0..1."""
+        pictures = []
+        for image, truth, window in self.slices:
+            picture = draw_contours(grey_picture(image[0], window), truth, TRUTH_COLOUR)
+            predicted = self.segmenter.segment(image, window)[0]
+            pictures.append(draw_contours(picture, predicted, PREDICTION_COLOUR))
+        return torch.from_numpy(montage(pictures, columns=2)).permute(2, 0, 1) / 255

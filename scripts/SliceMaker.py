@@ -4,6 +4,9 @@
 
 Training cases give the slices with the target and a share of the others; validation and test cases give every
 slice. A second run with the same options does nothing, one with other options does only what they change.
+
+The split is drawn once and kept in SLICES/splits.json: later runs, for another task or with new cases, leave every
+case in its part and deal out only the new ones. --resplit draws it anew.
 """
 
 from __future__ import annotations
@@ -25,11 +28,12 @@ def main() -> None:
     add("--task", default="tumor", help="organ, tumor (default), all, or a name of the data")
     add("--slices", choices=["target", "all"], default="target", help="what training cases have on disk")
     add("--negatives", type=float, default=0.1, help="share of the other slices to train on (default: 0.1)")
-    add("--test_fraction", type=float, default=0.0, help="above 0: writes SLICES/train and SLICES/test")
-    add("--val_fraction", type=float, default=0.1, help="share of the cases to validate on (default: 0.1)")
-    add("--seed", type=int, default=0, help="draws the split and the negatives (default: 0)")
+    add("--test_fraction", type=float, help="above 0: writes SLICES/train and SLICES/test (default: as before, or 0)")
+    add("--val_fraction", type=float, help="share of the cases to validate on (default: as before, or 0.1)")
+    add("--seed", type=int, help="draws the split and the negatives (default: as before, or 0)")
+    add("--resplit", action="store_true", help="draw the split anew; slices move where they then belong")
     add("--workers", "--process_num", type=int, help="processes (default: the number of cores)")
-    add("--mode", choices=["train", "test"], default="train", help="test: every case is a test case")
+    add("--mode", choices=["train", "test"], help="test: every case is a test case (default: as before, or train)")
     options = vars(parser.parse_args())
 
     from datasets import open_layout

@@ -22,7 +22,7 @@ from engine.options import Parser
 from utils.errors import UserError, run
 
 if TYPE_CHECKING:
-    pass
+    from engine.report import PictureRow
 
 NOTICE = (
     "These are phantoms: computer-made volumes. Their scores show that the software works and say nothing "
@@ -35,10 +35,10 @@ STUDENT = "resnet_18"
 class Scale:
     """How much of everything; pixels is the side of a slice."""
 
-    cases: int = 30
+    cases: int = 28
     pixels: int = 128
     slices: tuple[int, int] = (20, 28)
-    epochs: int = 14
+    epochs: int = 12
 
 
 FULL = Scale()
@@ -87,7 +87,7 @@ def main() -> None:
     for seed in args.seeds:
         common = [
             "--train_data_path", slices, "--epochs", scale.epochs, "--seed", seed, "--device", args.device,
-            "--val_every", max(1, scale.epochs // 7),
+            "--val_every", max(1, scale.epochs // 6),
         ]  # fmt: skip
         frame = ["--size", scale.pixels, "--crop", 0]
         teacher, alone, distilled = (out / f"{name}_{seed}" for name in ("raunet", STUDENT, "hlfd"))
@@ -100,7 +100,8 @@ def main() -> None:
         }  # fmt: skip
         for name, (folder, script, words) in plan.items():
             finished = folder / "test.json"
-            commands(script, *words, *common, "--checkpoint_path", folder, made=finished)
+            resume = ["--resume"] if (folder / "last.ckpt").exists() and not finished.exists() else []
+            commands(script, *words, *common, "--checkpoint_path", folder, *resume, made=finished)
             commands(
                 "scripts/evaluate.py", "--ckpt", folder / "best.ckpt", "--inpath", raw,
                 "--splits", slices / "splits.json", "--out", finished, "--device", args.device, made=finished,
@@ -141,7 +142,7 @@ def write_report(out: Path, raw: Path, slices: Path, folders: dict[str, list[Pat
     print(f"\n{NOTICE}\n{report}")
 
 
-def pictures(raw: Path, slices: Path, checkpoints: dict[str, Path], most: int = 4) -> list:  # type: ignore[type-arg]
+def pictures(raw: Path, slices: Path, checkpoints: dict[str, Path], most: int = 4) -> list[PictureRow]:
     """The slice with the most tumour of the first test cases: CT, truth, and each network's contour."""
     import numpy as np
     import torch

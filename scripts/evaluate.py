@@ -16,26 +16,30 @@ from typing import Any
 
 import _root  # noqa: F401
 
-from engine.options import Parser, device_options
+from engine.options import Parser, prediction_options
 from utils.errors import UserError, run
+from utils.files import make_folder, write_json
 
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--ckpt", type=Path, required=True, help="a checkpoint of train.py or train_kd.py")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--inpath", type=Path, help="raw cases: whole volumes, distances in mm")
     source.add_argument("--data_path", type=Path, help="slices that SliceMaker wrote, or the published archive")
     parser.add_argument("--out", type=Path, required=True, help="the JSON summary to write")
     parser.add_argument("--dataset", help="layout of the raw cases (default: the checkpoint's)")
-    parser.add_argument("--cases", nargs="+", help="only these raw cases")
-    parser.add_argument("--splits", type=Path, help="a splits.json: only its test cases (see --part)")
-    parser.add_argument("--part", choices=["train", "val", "test"], default="test", help="default: test")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--cases", nargs="+", help="only these cases")
+    chosen.add_argument("--splits", type=Path, help="a splits.json: only its test cases (see --part)")
+    parser.add_argument("--part", choices=["train", "val", "test"], default="test", help="of --splits (default: test)")
     parser.add_argument("--slice_protocol", action="store_true", help="score as the published code does")
-    parser.add_argument("--threshold", type=float, help="foreground above it (default: the likeliest class)")
-    parser.add_argument("--batch_size", type=int, default=8, help="default: 8")
-    device_options(parser)
+    prediction_options(parser)
     args = parser.parse_args()
+    if args.out.suffix != ".json":
+        raise UserError(f"--out {args.out}: must end in .json; the table goes beside it as .csv")
+    if args.slice_protocol and args.threshold is not None:
+        raise UserError("--threshold: the slice protocol has its own, 0.4; leave one of the two out")
+    make_folder(args.out.parent)
 
     import torch
 
@@ -47,7 +51,6 @@ def main() -> None:
     from engine.metrics import METRICS
     from engine.segmenter import load_segmenter
     from networks.count import count
-    from utils.files import write_json
     from utils.progress import progress
 
     device = choose_device(args.device)
@@ -56,13 +59,16 @@ def main() -> None:
     names: list[str] | None = args.cases
     if args.splits:
         names = list(getattr(load_split(args.splits), args.part))
+        if not names:
+            raise UserError(f"{args.splits}: has no {args.part} cases; choose another --part")
     if args.inpath:
         cases = evaluate.raw_cases(open_layout(dataset, args.inpath), args.inpath, names, segmenter.window)
         protocol = "whole volumes"
     else:
         archive = Archive.open(args.data_path, dataset, segmenter.task.name, "test")
-        cases = evaluate.archived_cases(archive, names or archive.cases, segmenter.window)
-        protocol = "every archived slice"
+        names = list(archive.cases) if names is None else names
+        cases = evaluate.archived_cases(archive, names, segmenter.window)
+        protocol = "archived slices"
 
     metrics: tuple[str, ...] = (*METRICS, "crop_lost")
     if args.slice_protocol:
@@ -74,9 +80,6 @@ def main() -> None:
             rows += evaluate.score_case_as_published(segmenter, case, args.batch_size)
         else:
             rows += evaluate.score_case(segmenter, case, args.batch_size, args.threshold)
-    if not rows:
-        raise UserError(f"{args.splits or args.data_path}: names no case to score")
-
     side = segmenter.frame.image(torch.zeros(1, 512, 512)).shape[-1]
     parameters, macs = count(segmenter.network, side)
     result = {
@@ -86,6 +89,7 @@ def main() -> None:
         "model": segmenter.model,
         "task": segmenter.task.name,
         "checkpoint": str(args.ckpt),
+        "trained_on": evaluate.training_notice(content, {row["case"] for row in rows}),
         "trained": content["config"],
         "parameters": parameters,
         "gmacs": round(macs / 1e9, 3),

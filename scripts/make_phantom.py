@@ -46,8 +46,8 @@ def main() -> None:
     tumour_free = TUMOUR_FREE[dataset] if args.tumour_free is None else args.tumour_free
     if args.size < 32 or not 4 <= low <= high:
         raise UserError("--size must be at least 32, and --slices LO HI must be 4 <= LO <= HI")
-    if min(args.seed, args.unlabelled, args.cases or 0) < 0 or args.workers < 1:
-        raise UserError("--cases, --unlabelled and --seed must not be negative, --workers must be at least 1")
+    if min(args.seed, args.unlabelled) < 0 or min(args.workers, 1 if args.cases is None else args.cases) < 1:
+        raise UserError("--unlabelled and --seed must not be negative, --cases and --workers must be at least 1")
     if not 0 <= tumour_free <= 1:
         raise UserError("--tumour_free is a share: give a number from 0 to 1")
     if args.masks is not None and dataset != "kits":

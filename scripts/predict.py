@@ -13,25 +13,21 @@ from pathlib import Path
 
 import _root  # noqa: F401
 
-from engine.options import Parser, device_options
+from engine.options import Parser, prediction_options, whole
 from utils.errors import UserError, run
+from utils.files import make_folder
 
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--ckpt", type=Path, required=True, help="a checkpoint of train.py or train_kd.py")
     parser.add_argument("--input", type=Path, required=True, help="a .nii or .nii.gz file, or a folder")
     parser.add_argument("--output", type=Path, required=True, help="folder to write <case>.nii.gz to")
-    parser.add_argument("--threshold", type=float, help="foreground above it (default: the likeliest class)")
     parser.add_argument(
-        "--largest_component", type=int, nargs="?", const=1, default=0, metavar="N",
+        "--largest_component", type=whole(0), nargs="?", const=1, default=0, metavar="N",
         help="keep the N largest connected components (1 if N is left out)",
     )  # fmt: skip
-    parser.add_argument("--batch_size", type=int, default=8, help="default: 8")
-    device_options(parser)
+    prediction_options(parser)
     args = parser.parse_args()
-    if args.threshold is not None and not 0 <= args.threshold < 1:
-        raise UserError(f"--threshold must lie in [0, 1), not {args.threshold}")
 
     from datasets.volume import read_volume, write_labels
     from engine.device import choose_device
@@ -39,17 +35,26 @@ def main() -> None:
     from engine.segmenter import load_segmenter
     from utils.progress import progress
 
+    make_folder(args.output)
     segmenter, _ = load_segmenter(args.ckpt, choose_device(args.device))
-    cases = find_inputs(args.input, segmenter.dataset)
-    for case in progress(cases, "segmenting", unit="case"):
-        volume = read_volume(case, labels=(), with_label=False)
+    outputs = {case: args.output / f"{case.name}.nii.gz" for case in find_inputs(args.input, segmenter.dataset)}
+    sources = {path.resolve() for case in outputs for path in (case.image, case.label) if path is not None}
+    for path in outputs.values():
+        if path.resolve() in sources:
+            raise UserError(f"{path}: is an input, which the result would overwrite; give another --output")
+    failed = []
+    for case, path in progress(outputs.items(), "segmenting", unit="case"):
+        try:
+            volume = read_volume(case, labels=(), with_label=False)
+        except UserError as error:
+            failed.append(str(error))
+            continue
         labels = predict_volume(segmenter, volume, args.batch_size, args.threshold, args.largest_component)
-        path = args.output / f"{case.name}.nii.gz"
         write_labels(path, labels, volume)
-        found = ", ".join(
-            f"{int((labels == value).sum())} voxels of label {value}" for value in segmenter.source_labels()[1:]
-        )
-        print(f"{path}: {found}")
+        found = [f"{(labels == value).sum()} voxels of label {value}" for value in segmenter.source_labels()[1:]]
+        print(f"{path}: {'; '.join([*found, *volume.notes])}")
+    if failed:
+        raise UserError(f"{len(failed)} of {len(outputs)} cases could not be read: {'; '.join(failed)}")
 
 
 if __name__ == "__main__":

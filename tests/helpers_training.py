@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from networks.contract import Features, SegmentationNetwork
 
 
-class TinyNetwork(SegmentationNetwork):
+class SmallNetwork(SegmentationNetwork):
     """Five strided convolutions up to stride 32 and four back, with batch norm, in a few thousand parameters."""
 
     def __init__(self, classes: int, width: int = 4) -> None:

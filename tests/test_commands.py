@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers_training import write_bare_archive
+from tests.helpers_training import equal_states, write_bare_archive
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,13 +32,12 @@ def succeed(script: str, *words: object, cwd: Path = ROOT) -> str:
 
 
 def fail(script: str, *words: object) -> str:
-    """The one line that a command ends with when the user can mend it."""
+    """The one line, progress bars aside, that a command writes to stderr when the user can mend it."""
     done = command(script, *words)
     assert done.returncode == 2, done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert lines and lines[-1].startswith("error: ")
-    assert "Traceback" not in done.stderr
-    return lines[-1]
+    lines = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.strip() and "%|" not in line]
+    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
+    return lines[0]
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,8 @@ def test_mode_test_scores_the_best_checkpoint(job: Path) -> None:
         "train.py", "--mode", "test", "--checkpoint_path", job / "teacher", "--test_data_path", job / "slices",
         "--device", "cpu",
     )  # fmt: skip
-    assert "every archived slice of 1 cases" in printed and "slice protocol" in printed
+    assert "archived slices of 1 cases, 1 of them complete" in printed and "slice protocol" in printed
+    assert json.loads((job / "teacher" / "test.json").read_text())["trained on"] == []
 
 
 def test_the_published_archive_trains_as_it_is(tmp_path: Path) -> None:
@@ -144,8 +145,70 @@ def test_the_published_archive_trains_as_it_is(tmp_path: Path) -> None:
 
 def test_a_finished_run_is_not_overwritten(job: Path) -> None:
     words = ["--train_data_path", job / "slices", "--checkpoint_path", job / "teacher", "--size", 64, "--crop", 0]
-    assert "add --resume" in fail("train.py", *words, "--epochs", 1)
+    assert "add --resume" in fail("train.py", *words, "--epochs", 1, "--device", "cpu")
     assert "epochs = 1, not 2" in fail("train.py", *words, "--epochs", 2, "--resume", "--device", "cpu")
+
+
+def test_other_data_or_another_task_is_not_taken_for_the_same(job: Path, tmp_path: Path) -> None:
+    archive = write_bare_archive(tmp_path / "other")
+    words = ["--train_data_path", archive, "--size", 64, "--crop", 0, "--epochs", 1, "--device", "cpu"]
+    assert "slices = " in fail("train.py", *words, "--checkpoint_path", job / "teacher", "--resume")
+    (archive / "kits_organ_slices.npy").write_bytes((archive / "kits_tumor_slices.npy").read_bytes())
+    kd = ["--tckpt", job / "teacher" / "best.ckpt", "--checkpoint_path", tmp_path / "kd"]
+    assert "was trained for task tumor of kits, not for task organ" in fail(
+        "train_kd.py", *kd, *words, "--task", "organ"
+    )
+    assert not (tmp_path / "kd").exists()
+
+
+def test_scoring_cases_that_trained_the_network_is_told(job: Path, tmp_path: Path) -> None:
+    words = ["--ckpt", job / "teacher" / "best.ckpt", "--inpath", job / "raw", "--device", "cpu"]
+    done = command("scripts/evaluate.py", *words, "--out", tmp_path / "all.json")
+    assert "3 of these 4 cases chose or trained the network" in done.stderr
+    assert len(json.loads((tmp_path / "all.json").read_text())["trained_on"]) == 3
+    assert "no labelled case 99999" in fail(
+        "scripts/evaluate.py", *words, "--out", tmp_path / "x.json", "--cases", 99999
+    )
+    archived = ["--ckpt", job / "teacher" / "best.ckpt", "--data_path", job / "slices", "--out", tmp_path / "x.json"]
+    assert "no slices of 99999" in fail("scripts/evaluate.py", *archived, "--cases", 99999, "--device", "cpu")
+
+
+def test_prediction_never_overwrites_its_input_and_goes_on_after_a_bad_file(job: Path, tmp_path: Path) -> None:
+    image = (job / "raw" / "case_00000" / "imaging.nii.gz").read_bytes()
+    (tmp_path / "scan.nii.gz").write_bytes(image)
+    words = ["--ckpt", job / "student" / "best.ckpt", "--input", tmp_path, "--device", "cpu"]
+    assert "would overwrite" in fail("scripts/predict.py", *words, "--output", tmp_path)
+    assert (tmp_path / "scan.nii.gz").read_bytes() == image
+    (tmp_path / "damaged.nii.gz").write_bytes(image[: len(image) // 2])
+    assert "1 of 2 cases could not be read" in fail("scripts/predict.py", *words, "--output", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scan.nii.gz"]
+
+
+def test_a_damaged_slice_is_named_from_a_loading_process_too(tmp_path: Path) -> None:
+    archive = write_bare_archive(tmp_path / "archive")
+    for path in archive.glob("00000_*.npz"):
+        path.write_bytes(b"no slice")
+    words = ["--train_data_path", archive, "--checkpoint_path", tmp_path / "run", "--size", 64, "--crop", 0]
+    line = fail("train.py", *words, "--model", "resnet_18", "--workers", 2, "--device", "cpu")
+    assert "is not a slice file" in line and "worker" not in line
+
+
+def test_ctrl_c_and_resume_end_as_an_uninterrupted_run(tmp_path: Path) -> None:
+    words = [
+        "--model", "resnet_18", "--train_data_path", write_bare_archive(tmp_path / "archive"), "--size", 64,
+        "--crop", 0, "--epochs", 3, "--batch_size", 4, "--device", "cpu",
+    ]  # fmt: skip
+    succeed("train.py", *words, "--checkpoint_path", tmp_path / "whole")
+    arguments = [sys.executable, "-u", ROOT / "train.py", *map(str, words), "--checkpoint_path", tmp_path / "parts"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as run:
+        assert run.stdout is not None
+        next(line for line in run.stdout if line.startswith("epoch 1/3"))
+        run.send_signal(signal.SIGINT)
+        assert "--resume goes on from" in run.stdout.read()
+    assert run.returncode == 130
+    succeed("train.py", *words, "--checkpoint_path", tmp_path / "parts", "--resume")
+    whole, parts = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "parts"))
+    assert equal_states(whole["weights"], parts["weights"])
 
 
 @pytest.mark.parametrize(
@@ -154,10 +217,17 @@ def test_a_finished_run_is_not_overwritten(job: Path) -> None:
         ("train.py", ["--model", "resnet_19"], "there is no network 'resnet_19': choose one of raunet"),
         ("train.py", ["--epoch", "3"], "unrecognized arguments: --epoch 3"),
         ("train.py", ["--train_data_path", "nowhere"], "python scripts/SliceMaker.py"),
+        ("train.py", ["--lr", "nan"], "argument --lr: must be a number above 0, not nan"),
+        ("train.py", ["--epochs", "0"], "argument --epochs: must be a whole number from 1 on, not 0"),
+        ("train.py", ["--device", "nonsense"], "SliceMaker.py"),
+        ("train_kd.py", ["--tckpt", "x", "--temperature", "0"], "argument --temperature: must be a number above 0"),
+        ("train_kd.py", ["--tckpt", "x", "--kd", "hlfd", "--loss_type", "at"], "--kd and --loss_type"),
         ("train_kd.py", ["--tckpt", "nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
         ("train_kd.py", ["--tckpt", "README.md"], "README.md: is not a checkpoint"),
         ("train_kd.py", [], "--tckpt"),
         ("scripts/predict.py", ["--ckpt", "x", "--input", "y"], "--output"),
+        ("scripts/predict.py", ["--ckpt", "x", "--input", "y", "--output", "README.md"], "README.md: cannot be used"),
+        ("scripts/evaluate.py", ["--ckpt", "x", "--inpath", "y", "--out", "z.csv"], "z.csv: must end in .json"),
         ("scripts/SliceMaker.py", ["--inpath", "nowhere", "--outpath", "x"], "nowhere"),
         ("scripts/make_phantom.py", ["--outpath", "README.md"], "README.md: is a file"),
     ],

@@ -20,7 +20,7 @@ from engine.device import Precision
 from engine.evaluate import archived_cases, mean_dice, score_case
 from engine.fit import Schedule, Trainer
 from engine.segmenter import Segmenter
-from tests.helpers_training import TinyNetwork, equal_states, write_bare_archive
+from tests.helpers_training import SmallNetwork, equal_states, write_bare_archive
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -39,10 +39,10 @@ def make_trainer(
     config: dict[str, Any] | None = None,
 ) -> Trainer:
     torch.manual_seed(0)
-    network = TinyNetwork(2)
+    network = SmallNetwork(2)
     task: TrainingTask = SupervisedTask(network)
     if kd:
-        teacher = TinyNetwork(2, width=6)
+        teacher = SmallNetwork(2, width=6)
         task = Distiller(network, teacher, build_method(kd, network.channels, teacher.channels))
     segmenter = Segmenter(network, "tiny", "kits", archive.task, Frame(64, 0), (-200.0, 300.0))
     names = archive.train[:-4]
@@ -56,6 +56,7 @@ def make_trainer(
     return Trainer(
         task, segmenter, loader, batches, validate, schedule or Schedule(3, 1e-2), Precision("off", CPU),
         folder, "kits_tumor_tiny", config or {"lr": 1e-2},
+        {"train": [], "val": [last]},
     )  # fmt: skip
 
 
@@ -123,13 +124,32 @@ def test_distillation_trains_adapters_and_exports_none(archive: Archive, tmp_pat
     assert equal_states(teacher, trainer.task.teacher.state_dict())
     assert all(not torch.equal(value, trainer.task.state_dict()[key]) for key, value in adapters.items())
     best = torch.load(tmp_path / "best.ckpt", weights_only=True)
-    assert best["weights"].keys() == TinyNetwork(2).state_dict().keys()
+    assert best["weights"].keys() == SmallNetwork(2).state_dict().keys()
 
 
-def test_early_stopping_waits_for_its_patience(archive: Archive, tmp_path: Path) -> None:
-    trainer = make_trainer(archive, tmp_path, schedule=Schedule(20, 1e-9, patience=2))
+@pytest.mark.parametrize(("val_every", "epochs"), [(1, 3), (2, 6)])
+def test_early_stopping_waits_for_its_patience(archive: Archive, tmp_path: Path, val_every: int, epochs: int) -> None:
+    trainer = make_trainer(archive, tmp_path, schedule=Schedule(20, 1e-9, patience=2, val_every=val_every))
     trainer.validate = lambda: (0.5, {})
-    assert trainer.fit().epoch == 3  # the best is the first epoch, two more bring nothing
+    assert trainer.fit().epoch == epochs  # the best is the first validation, two more bring nothing
+
+
+def test_every_checkpoint_tells_its_own_score(archive: Archive, tmp_path: Path) -> None:
+    other_run = tmp_path / "checkpoint_kits_tumor_tiny_r18_7.ckpt"
+    other_run.touch()
+    trainer = make_trainer(archive, tmp_path)
+    scores = iter([0.5, 0.2, 0.1])
+    trainer.validate = lambda: (next(scores), {})
+    trainer.fit()
+    told = {name: torch.load(tmp_path / name, weights_only=True)["metrics"] for name in ("best.ckpt", "last.ckpt")}
+    assert told == {"best.ckpt": {"dice": 0.5}, "last.ckpt": {"dice": 0.1}}
+    assert other_run.exists()
+
+
+def test_a_checkpoint_without_an_optimiser_is_not_resumed(archive: Archive, tmp_path: Path) -> None:
+    torch.save({"weights": {}}, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"last\.ckpt: cannot be resumed"):
+        make_trainer(archive, tmp_path).resume()
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(archive: Archive, tmp_path: Path) -> None:

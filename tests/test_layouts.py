@@ -156,7 +156,7 @@ class TestAcdc(LayoutContract):
 class TestHeart(LayoutContract):
     name = "heart"
     names = ("la_003", "la_004", "la_030")
-    tasks = frozenset({"left_atrium", "all"})
+    tasks = frozenset({"left_atrium", "organ", "all"})
     description: ClassVar[dict[str, Any]] = {
         "labels": {"0": "background", "1": "left atrium"},
         "modality": {"0": "MRI"},
@@ -224,6 +224,11 @@ def test_tasks_of_organ_and_tumor(tmp_path: Path) -> None:
         assert task.target(mask).tolist() == [index > 0 for index in classes]
         assert type(task).from_dict(json.loads(json.dumps(task.to_dict()))) == task
     assert task.regions == {"organ": (1, 2), "tumor": (2,)}
+
+
+def test_heart_knows_its_task_by_the_published_name(tmp_path: Path) -> None:
+    heart = open_layout("heart", tmp_path)
+    assert heart.task("organ") == heart.task("left_atrium")
 
 
 def test_a_wrong_dataset_names_the_others(tmp_path: Path) -> None:

@@ -182,6 +182,7 @@ def test_bad_masks_are_refused_and_nothing_is_written(tmp_path: Path, masks: Pat
         ["--size", "3"],
         ["--slices", "9", "5"],
         ["--cases", "-1"],
+        ["--cases", "0"],
         ["--tumour-free", "2"],
         ["--dataset", "lits", "--masks", "."],
         ["--sizes", "64"],

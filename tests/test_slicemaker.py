@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -120,7 +121,7 @@ class TestAgain:
 
     def test_another_test_fraction_moves_what_is_there(self, raw: Path) -> None:
         make(raw, slices="all")
-        summary = make(raw, slices="all", test_fraction=0.4)
+        summary = make(raw, slices="all", test_fraction=0.4, resplit=True)
         out = raw.parent / "out"
         assert summary.cut == 0 and len(on_disk(out / "test")) == 2 and len(on_disk(out / "train")) == 3
         assert not on_disk(out) and not (out / "cases.json").exists() and not list(out.glob("*.npy"))
@@ -166,11 +167,92 @@ class TestAgain:
     def test_a_case_that_is_gone_is_named(self, raw: Path) -> None:
         make(raw)
         shutil.rmtree(raw / "case_00002")
-        with pytest.raises(UserError, match="lists case 00002"):
+        with pytest.raises(UserError, match=r"lists case 00002.* bring it back or give another --outpath$"):
             make(raw)
 
 
+class TestKeptSplit:
+    """The fractions are given to the first run only."""
+
+    @pytest.fixture
+    def drawn(self, raw: Path) -> Summary:
+        return make(raw, test_fraction=0.2, val_fraction=0.2, seed=5)
+
+    def test_another_task_leaves_test_cases_where_they_are(self, raw: Path, drawn: Summary) -> None:
+        again = make(raw, "organ")
+        out = raw.parent / "out"
+        assert again.split == drawn.split == load_split(out / "splits.json")
+        assert sorted(on_disk(out / "test")) == drawn.split.test
+        assert "later runs keep it" in str(drawn) and "split: kept from splits.json; 0 new cases\n" in str(again)
+
+    def test_new_cases_leave_the_others_in_their_part(self, raw: Path, drawn: Summary) -> None:
+        for number in range(5, 10):
+            kits_case(raw, number)
+        summary = make(raw)
+        for part in ("train", "val", "test"):
+            assert set(getattr(drawn.split, part)) < set(getattr(summary.split, part))
+        assert (len(summary.split.train), len(summary.split.val), len(summary.split.test)) == (6, 2, 2)
+        assert summary.cut == 5
+        assert "5 new cases (train 3, val 1, test 1)" in str(summary)
+        assert sorted(on_disk(raw.parent / "out" / "test")) == summary.split.test
+
+    @pytest.mark.parametrize(
+        "options", [{"test_fraction": 0.4}, {"val_fraction": 0.1}, {"seed": 0}, {"mode": "test"}], ids=str
+    )
+    def test_other_options_are_refused(self, raw: Path, drawn: Summary, options: dict[str, Any]) -> None:
+        before = times(raw.parent / "out")
+        ((name, value),) = options.items()
+        with pytest.raises(UserError, match=f"was drawn with --{name} .*, not {value}; .* --resplit"):
+            make(raw, **options)
+        assert times(raw.parent / "out") == before
+
+    def test_a_new_split_on_demand(self, raw: Path, drawn: Summary) -> None:
+        names = [f"{number:05d}" for number in range(5)]
+        summary = make(raw, seed=0, resplit=True)
+        assert summary.split == split_cases(names, 0, 0.2, 0.2) != drawn.split
+        assert sorted(on_disk(raw.parent / "out" / "test")) == summary.split.test
+        assert make(raw).split == summary.split
+
+    def test_mode_test_is_kept_too(self, raw: Path) -> None:
+        make(raw, mode="test")
+        kits_case(raw, 5)
+        assert len(make(raw).split.test) == 6
+
+    def test_a_split_of_the_users_own(self, raw: Path) -> None:
+        own = {"train": ["00000"], "val": ["00001"], "test": ["00002", "00003", "00004"]}
+        splits = raw.parent / "out" / "splits.json"
+        splits.parent.mkdir()
+        splits.write_text(json.dumps(own))
+        assert vars(make(raw).split) == own
+        splits.write_text(json.dumps(own | {"val": ["case_00001"]}))
+        with pytest.raises(UserError, match=r"lists case case_00001, .* or --resplit"):
+            make(raw)
+        splits.write_text(json.dumps(own | {"val": ["00002"]}))
+        with pytest.raises(UserError, match=r"splits\.json: lists case 00002 twice"):
+            make(raw)
+
+    def test_a_task_without_target_does_not_lose_it(self, tmp_path: Path) -> None:
+        kits_case(tmp_path / "raw", 1, tumor=False)
+        split = make(tmp_path / "raw", "organ").split
+        with pytest.raises(UserError, match="no case has the target"):
+            make(tmp_path / "raw", "tumor")
+        assert load_split(tmp_path / "out" / "splits.json") == split
+
+
 class TestRefused:
+    def test_a_full_disk_leaves_no_slice_of_the_case(self, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        room = iter(range(2))
+
+        def savez(path: Path, **arrays: Any) -> None:
+            path.write_bytes(b"half a slice")
+            if next(room, None) is None:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(np, "savez", savez)
+        with pytest.raises(UserError, match=r"00000_\d\.npz: cannot be written .*make room"):
+            make(raw, slices="all")
+        assert not list((raw.parent / "out").rglob("*00000*"))
+
     def test_no_target_in_any_case_leaves_nothing(self, tmp_path: Path) -> None:
         kits_case(tmp_path / "raw", 1, tumor=False)
         with pytest.raises(UserError, match="no case has the target of task tumor"):
@@ -203,7 +285,7 @@ class TestRefused:
 
     def test_an_outpath_that_is_a_file(self, raw: Path) -> None:
         (raw.parent / "out").write_text("")
-        with pytest.raises(UserError, match="out: cannot be written to"):
+        with pytest.raises(UserError, match="out: cannot be used as a folder"):
             make(raw)
 
     @pytest.mark.parametrize(
@@ -249,28 +331,3 @@ def test_the_command_line(raw: Path) -> None:
 def test_workers_start_without_torch() -> None:
     code = "import sys, datasets.cut; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
-class TestSplits:
-    names = tuple(f"{number:05d}" for number in range(20))
-
-    def test_is_seeded_and_does_not_depend_on_the_order(self) -> None:
-        split = split_cases(self.names, 0, 0.2, 0.1)
-        assert split == split_cases(reversed(self.names), 0, 0.2, 0.1)
-        assert split != split_cases(self.names, 1, 0.2, 0.1)
-        assert (len(split.train), len(split.val), len(split.test)) == (14, 2, 4)
-        assert sorted(split.train + split.val + split.test) == list(self.names)
-
-    @pytest.mark.parametrize(("count", "sizes"), [(1, (1, 0, 0)), (2, (2, 0, 0)), (3, (1, 1, 1)), (4, (2, 1, 1))])
-    def test_few_cases(self, count: int, sizes: tuple[int, int, int]) -> None:
-        split = split_cases(self.names[:count], 0, 0.1, 0.1)
-        assert (len(split.train), len(split.val), len(split.test)) == sizes
-
-    def test_training_never_goes_empty(self) -> None:
-        assert split_cases(self.names[:3], 0, 0.5, 0.49).train
-
-    def test_the_frames_of_a_patient_stay_together(self) -> None:
-        names = [f"patient{number:03d}_frame{frame}" for number in range(9) for frame in ("01", "12")]
-        split = split_cases(names, 0, 0.3, 0.3)
-        patients = [{name.partition("_")[0] for name in part} for part in (split.train, split.val, split.test)]
-        assert sum(len(part) for part in patients) == 9

@@ -107,6 +107,9 @@ def test_constant_image_and_values_that_are_not_finite(tmp_path: Path) -> None:
     volume = read_volume(case_of(tmp_path, image), LABELS)
     np.testing.assert_allclose(volume.image * volume.scale + volume.shift, 0.25)
     assert any("1 voxels are not finite" in note for note in volume.notes)
+    case = case_of(tmp_path, np.full((3, 4, 5), np.nan, np.float32))
+    with pytest.raises(UserError, match=r"image\.nii\.gz: holds no voxel that is a finite number"):
+        read_volume(case, LABELS)
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32, np.float64])
@@ -155,7 +158,9 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     image, _ = ct_and_label()
     whole = case_of(tmp_path, image).image.read_bytes()
     path = tmp_path / "broken.nii.gz"
-    for content in (b"", b"no image at all" * 100, whole[: len(whole) // 2], whole[:-30] + b"x" * 30):
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :]
+    for content in (b"", b"no image at all" * 100, whole[:middle], whole[:-30] + b"x" * 30, flipped):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"broken\.nii\.gz: cannot be read as NIfTI"):
             read_volume(Case("7", path, None), LABELS)
@@ -170,7 +175,7 @@ def test_one_channel_of_a_4d_image(tmp_path: Path) -> None:
     for channel in (0, 1):
         volume = read_volume(Case("7", tmp_path / "image.nii.gz", None, channel), LABELS)
         np.testing.assert_array_equal(volume.image, image + 5 * channel)
-    with pytest.raises(UserError, match="expected one 3D volume"):
+    with pytest.raises(UserError, match=r"image\.nii\.gz: has shape .*; expected one 3D volume: split a 4D series"):
         read_volume(Case("7", tmp_path / "image.nii.gz", None), LABELS)
     write_labels(tmp_path / "result.nii", np.ones(image.shape, np.uint8), volume)
     assert nib.load(tmp_path / "result.nii").shape == image.shape

@@ -15,7 +15,8 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        message = " ".join(str(error).split())
+        # One raised in a loading process arrives with that process's traceback before it.
+        message = " ".join(str(error).rpartition("UserError: ")[2].split())
         print(f"error: {message}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:

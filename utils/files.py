@@ -16,15 +16,29 @@ from utils.errors import UserError
 def whole_file(path: Path) -> Iterator[Path]:
     """Write to the path this yields; it takes the place of `path` only when the block ends well.
 
-    The temporary name keeps every suffix of `path`, since writers such as nibabel go by it.
+    The temporary name keeps every suffix of `path`, since writers such as nibabel go by it. UserError if the
+    system refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
     try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        make_folder(path.parent)
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); make room or give another path"
+        ) from None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; UserError if something else is in the way."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be used as a folder ({error.strerror}); give another path") from None
 
 
 def write_json(path: Path, content: Any) -> None:

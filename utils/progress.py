@@ -10,6 +10,6 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], text: str, *, total: int | None = None, initial: int = 0, unit: str = "it") -> tqdm[T]:
+def progress(items: Iterable[T], text: str, *, total: int | None = None, unit: str = "it") -> tqdm[T]:
     """`items` with a bar that appears after a second and clears itself when done."""
-    return tqdm(items, desc=text, total=total, initial=initial, unit=unit, delay=1.0, leave=False, dynamic_ncols=True)
+    return tqdm(items, desc=text, total=total, unit=unit, delay=1.0, leave=False, dynamic_ncols=True)

@@ -1,0 +1,47 @@
+"""--mode test: a trained network on archived slices, scored per case and by the published protocol."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from engine.device import choose_device
+from engine.evaluate import (
+    PUBLISHED_METRICS,
+    Row,
+    archived_cases,
+    format_summary,
+    score_case,
+    score_case_as_published,
+    summarise,
+    training_notice,
+    write_csv,
+)
+from engine.segmenter import load_segmenter
+from engine.training import open_archive
+from utils.files import write_json
+from utils.progress import progress
+
+
+def test(args: argparse.Namespace) -> None:
+    """Score best.ckpt on the test slices; print it and write test.json, test.csv and test_published.csv beside it."""
+    segmenter, content = load_segmenter(args.checkpoint_path / "best.ckpt", choose_device(args.device))
+    archive = open_archive(args.test_data_path, args.dataset, segmenter.task.name, "test")
+    rows: list[Row] = []
+    published: list[Row] = []
+    cases = archived_cases(archive, archive.cases, segmenter.window)
+    for case in progress(cases, "testing", total=len(archive.cases), unit="case"):
+        rows += score_case(segmenter, case, args.batch_size)
+        published += score_case_as_published(segmenter, case, args.batch_size)
+    results: dict[str, Any] = {
+        "archived slices": summarise(rows),
+        "slice protocol": summarise(published, PUBLISHED_METRICS),
+        "trained on": training_notice(content, archive.cases),
+    }
+    write_csv(args.checkpoint_path / "test.csv", rows)
+    write_csv(args.checkpoint_path / "test_published.csv", published)
+    write_json(args.checkpoint_path / "test.json", results)
+    complete = sum(archive.complete(name) for name in archive.cases)
+    print(f"archived slices of {len(archive.cases)} cases, {complete} of them complete")
+    print(format_summary(results["archived slices"]))
+    print(f"slice protocol, as published\n{format_summary(results['slice protocol'])}")

@@ -1,0 +1,45 @@
+"""Splits: by case, seeded, and kept when cases join."""
+
+from __future__ import annotations
+
+import pytest
+
+from datasets.splits import SplitOptions, extend_split, split_cases
+
+
+class TestSplits:
+    names = tuple(f"{number:05d}" for number in range(20))
+
+    def test_is_seeded_and_does_not_depend_on_the_order(self) -> None:
+        split = split_cases(self.names, 0, 0.2, 0.1)
+        assert split == split_cases(reversed(self.names), 0, 0.2, 0.1)
+        assert split != split_cases(self.names, 1, 0.2, 0.1)
+        assert (len(split.train), len(split.val), len(split.test)) == (14, 2, 4)
+        assert sorted(split.train + split.val + split.test) == list(self.names)
+
+    @pytest.mark.parametrize(("count", "sizes"), [(1, (1, 0, 0)), (2, (2, 0, 0)), (3, (1, 1, 1)), (4, (2, 1, 1))])
+    def test_few_cases(self, count: int, sizes: tuple[int, int, int]) -> None:
+        split = split_cases(self.names[:count], 0, 0.1, 0.1)
+        assert (len(split.train), len(split.val), len(split.test)) == sizes
+
+    @pytest.mark.parametrize("step", [1, 2, 7])
+    def test_cases_that_come_by_and_by_meet_the_fractions(self, step: int) -> None:
+        split, options = split_cases((), 0, 0.2, 0.1), SplitOptions(test_fraction=0.2, val_fraction=0.1)
+        for count in (*range(0, 20, step), 20):
+            split = extend_split(split, self.names[:count], options)
+        assert (len(split.train), len(split.val), len(split.test)) == (14, 2, 4)
+
+    def test_a_new_frame_goes_to_its_patient(self) -> None:
+        first = split_cases([f"patient{number:03d}_frame01" for number in range(9)], 0, 0.3, 0.3)
+        split = extend_split(first, [name.replace("_frame01", "_frame12") for name in first.names], SplitOptions())
+        for part in ("train", "val", "test"):
+            assert len(getattr(split, part)) == 2 * len(getattr(first, part))
+
+    def test_training_never_goes_empty(self) -> None:
+        assert split_cases(self.names[:3], 0, 0.5, 0.49).train
+
+    def test_the_frames_of_a_patient_stay_together(self) -> None:
+        names = [f"patient{number:03d}_frame{frame}" for number in range(9) for frame in ("01", "12")]
+        split = split_cases(names, 0, 0.3, 0.3)
+        patients = [{name.partition("_")[0] for name in part} for part in (split.train, split.val, split.test)]
+        assert sum(len(part) for part in patients) == 9
