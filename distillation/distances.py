@@ -10,10 +10,6 @@ from torch import Tensor
 
 from networks.contract import resize
 
-# Elements: as many as a CPU's cache holds; an accelerator loses more by launching many small pieces.
-ENLARGED_AT_ONCE_ON_CPU = 2**19
-ENLARGED_AT_ONCE = 2**26
-
 
 def concatenate(maps: Sequence[Tensor]) -> Tensor:
     """Several maps as one: their channels side by side, at the size of the smallest."""
@@ -38,14 +34,35 @@ def attention_map(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _sum_of_fourth_powers(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """[B, C, h, w], enlarged to (H, W) -> [B, H, W]; channel by channel group, never as a whole."""
-    if maps.shape[2:] == torch.Size(size):
-        return maps.square().square().sum(dim=1)
-    at_once = ENLARGED_AT_ONCE_ON_CPU if maps.device.type == "cpu" else ENLARGED_AT_ONCE
-    channels = max(1, at_once // (maps.shape[0] * size[0] * size[1]))
-    pieces = torch.split(maps.contiguous(), channels, dim=1)
-    powers = [resize(piece, size).square().square().sum(dim=1) for piece in pieces]
-    return torch.stack(powers).sum(dim=0)
+    """[B, C, h, w], resized to (H, W) -> [B, H, W], without ever holding all channels at that size.
+
+    Columns are resized first. A row of the result is v a + w b of two neighbouring rows, and the sum of
+    (v a + w b)^4 over the channels follows from the sums of a^4, a^3 b, a^2 b^2, a b^3 and b^4.
+    """
+    height, rows = maps.shape[2], size[0]
+    maps = resize(maps, (height, size[1]))
+    square = maps.square()
+    fourth = square.square().sum(dim=1)
+    if rows == height:
+        return fourth
+    if height == 1:
+        return fourth.expand(-1, rows, -1)
+    place = (
+        torch.arange(rows, dtype=maps.dtype, device=maps.device)
+        .add(0.5)
+        .mul(height / rows)
+        .sub(0.5)
+        .clamp(0, height - 1)
+    )
+    upper = place.long().clamp(max=height - 2)
+    w = (place - upper)[:, None]
+    v = 1 - w
+    product = maps[:, :, :-1] * maps[:, :, 1:]
+    third = (square[:, :, :-1] * product).sum(dim=1)[:, upper]
+    mixed = product.square().sum(dim=1)[:, upper]
+    first = (product * square[:, :, 1:]).sum(dim=1)[:, upper]
+    total: Tensor = v**4 * fourth[:, upper] + w**4 * fourth[:, upper + 1]
+    return total + 4 * v**3 * w * third + 6 * (v * w) ** 2 * mixed + 4 * v * w**3 * first
 
 
 def attention_distance(student: Tensor, teacher: Tensor, size: Sequence[int]) -> Tensor:

@@ -10,10 +10,10 @@ import torch
 from monai.losses import DiceLoss, FocalLoss
 
 from distillation import build_method
-from distillation.distances import attention_distance, channel_kl
+from distillation.distances import _sum_of_fourth_powers, attention_distance, channel_kl
 from distillation.links import LinkedDistillation
 from distillation.segmentation import segmentation_loss
-from networks.contract import Channels, Features
+from networks.contract import Channels, Features, resize
 from tests.helpers_features import (
     IMAGE_SIZE,
     STUDENT,
@@ -261,8 +261,13 @@ def test_attention_does_not_depend_on_scale_however_large() -> None:
     assert scaled.item() == pytest.approx(distance.item(), rel=1e-4)
 
 
-def test_attention_of_many_channels_is_that_of_its_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    student, teacher = (random_features(STUDENT, STUDENT_SIZES, seed).encoder[4] for seed in (1, 2))
-    whole = attention_distance(student, teacher, (9, 9))
-    monkeypatch.setattr("distillation.distances.ENLARGED_AT_ONCE_ON_CPU", 2 * 9 * 9 * 3)
-    assert attention_distance(student, teacher, (9, 9)).item() == pytest.approx(whole.item(), rel=1e-6)
+@pytest.mark.parametrize(
+    ("small", "large"), [((6, 6), (48, 48)), ((7, 5), (9, 3)), ((1, 4), (5, 8)), ((4, 1), (4, 9)), ((6, 6), (4, 11))]
+)
+def test_powers_of_resized_maps_are_those_of_maps_resized_first(small: tuple[int, int], large: tuple[int, int]) -> None:
+    maps = torch.randn(2, 6, *small, dtype=torch.double, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    plain, short = resize(maps, large).pow(4).sum(dim=1), _sum_of_fourth_powers(maps, large)
+    assert torch.allclose(short, plain, rtol=1e-10)
+    weights = torch.linspace(-1, 1, plain.numel(), dtype=torch.double).view_as(plain)
+    gradients = [torch.autograd.grad((weights * power).sum(), maps)[0] for power in (plain, short)]
+    assert torch.allclose(*gradients, rtol=1e-9)
