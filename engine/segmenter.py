@@ -96,6 +96,8 @@ def load_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, dict[st
     """The segmenter in a checkpoint, in eval mode on `device`, and the checkpoint's content."""
     content = load_checkpoint(path, device)
     try:
+        if missing := {"cases", "config"} - content.keys():
+            raise KeyError(*missing)
         task = Task.from_dict(content["task"])
         frame = Frame.from_dict(content["frame"])
         window = None if content["window"] is None else (content["window"][0], content["window"][1])
