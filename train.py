@@ -26,8 +26,8 @@ def main() -> None:
     from utils.registry import match_name
 
     args.model = match_name("network", args.model, NETWORKS)
-    args.dataset = match_name("dataset", args.dataset, LAYOUTS)
-    args.checkpoint_path = args.checkpoint_path or Path("checkpoints") / f"{args.dataset}_{args.task}_{args.model}"
+    dataset, task = match_name("dataset", args.dataset or "kits", LAYOUTS), args.task or "tumor"
+    args.checkpoint_path = args.checkpoint_path or Path("checkpoints") / f"{dataset}_{task}_{args.model}"
     if args.mode == "test":
         from engine.test_mode import test
 
@@ -37,11 +37,9 @@ def main() -> None:
     from distillation.tasks import SupervisedTask
     from engine.training import new_segmenter, open_archive, train
 
-    archive = open_archive(args.train_data_path, args.dataset, args.task, "train")
+    archive = open_archive(args.train_data_path, dataset, task, "train")
     segmenter = new_segmenter(args, args.model, archive)
-    train(
-        args, SupervisedTask(segmenter.network), segmenter, archive, f"{args.dataset}_{archive.task.name}_{args.model}"
-    )
+    train(args, SupervisedTask(segmenter.network), segmenter, archive, f"{dataset}_{archive.task.name}_{args.model}")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def main() -> None:
         return
 
     archive = open_archive(args.train_data_path, args.dataset, args.task, "train")
-    if (archive.task.labels, archive.dataset) != (teacher.task.labels, teacher.dataset):
+    if (archive.task, archive.dataset) != (teacher.task, teacher.dataset):
         raise UserError(
             f"{args.tckpt}: was trained for task {teacher.task.name} of {teacher.dataset}, not for task "
             f"{archive.task.name} of {archive.dataset}; give a teacher of this task"
@@ -77,8 +77,11 @@ def inherit(args: argparse.Namespace, teacher: dict[str, Any]) -> None:
     args.dataset = args.dataset or teacher["dataset"]
     args.task = args.task or teacher["task"]["name"]
     args.window = args.window or teacher["window"]
-    args.size = teacher["frame"]["size"] if args.size is None else args.size
-    args.crop = teacher["frame"]["crop"] if args.crop is None else args.crop
+    frame = teacher["frame"]
+    if args.crop is None:
+        # A crop in pixels belongs to its size; with another size only "none" and "the usual share" carry over.
+        args.crop = frame["crop"] if args.size in (None, frame["size"]) or frame["crop"] == 0 else None
+    args.size = frame["size"] if args.size is None else args.size
 
 
 if __name__ == "__main__":

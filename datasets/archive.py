@@ -50,6 +50,8 @@ class Archive:
     def open(folder: Path, dataset: str, task_name: str, split: str = "train") -> Archive:
         """Slices in `folder`, or in `folder/split`; UserError with the command to run if there are none."""
         dataset = match_name("dataset", dataset, LAYOUTS)
+        if slice_files(folder) and slice_files(folder / split):
+            raise UserError(f"{folder}: holds slices itself and in {split}; name the folder that is meant")
         for place in (folder, folder / split):
             record = Record.load(place)
             if record is None and not slice_files(place):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,6 +17,7 @@ from datasets.plan import Plan
 from datasets.record import CaseRecord, Options
 from datasets.splits import Split, extend_split, kept_split, save_split
 from datasets.task import Task
+from utils.cores import usable_cores
 from utils.errors import UserError
 from utils.progress import progress
 
@@ -99,7 +99,7 @@ def make_slices(
         shelf.record.save(shelf.folder)
     origin = _grown(kept, split) if kept.names else f"drawn by {options}; later runs keep it"
     summary = Summary(split, origin, [case.name for case in cases if case.label is None])
-    done = progress(_run(jobs, workers or os.cpu_count() or 1), "cutting", total=len(jobs), unit="case")
+    done = progress(_run(jobs, workers or usable_cores()), "cutting", total=len(jobs), unit="case")
     for job, record in done:
         plan.take(job.case.name, record)
         summary.cut += 1

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from contextlib import AbstractContextManager
 
 import torch
 
+from utils.cores import usable_cores
 from utils.errors import UserError
 
 
@@ -28,7 +28,7 @@ def choose_workers(asked: int | None) -> int:
     """Loading processes: as asked, else one for each core up to eight, none where there are only two."""
     if asked is not None:
         return asked
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     return 0 if cores <= 2 else min(8, cores)
 
 
@@ -54,7 +54,7 @@ def environment(device: torch.device) -> dict[str, str]:
     if device.type == "cuda":
         processor = torch.cuda.get_device_name(device)
     else:
-        processor = f"{os.cpu_count()} {platform.machine()} cores"
+        processor = f"{usable_cores()} {platform.machine()} cores"
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),

@@ -187,18 +187,19 @@ class Trainer:
         return terms
 
     def _keep_sums(self, sums: dict[str, torch.Tensor]) -> None:
+        """Take the sums over; UserError before anything spoilt is saved."""
         self.progress.sums = {key: float(value) for key, value in sums.items()}
+        if not math.isfinite(self.progress.sums["loss"]):
+            raise UserError(
+                f"{self.folder}: the loss is not finite after batch {self.progress.batch} of epoch "
+                f"{self.progress.epoch + 1}; lower --lr or use --amp off"
+            )
 
     def _finish_epoch(self, epoch: int) -> dict[str, Any]:
         """Validate, log, and write the checkpoints of a finished epoch."""
         state = self.progress
         count = max(state.batch, 1)
         train = {key: value / count for key, value in state.sums.items()}
-        if not math.isfinite(train["loss"]):
-            raise UserError(
-                f"{self.folder}: the loss of epoch {epoch + 1} is not finite; lower --lr or use --amp off"
-                + (" (last.ckpt holds the epoch before)" if epoch else "")
-            )
         entry: dict[str, Any] = {"epoch": epoch, "lr": self.schedule.lr_in(epoch), "train": train}
         last = epoch + 1 == self.schedule.epochs
         better = False

@@ -80,8 +80,8 @@ def data_options(parser: Parser, *, inherited: bool = False) -> None:
     """What to train on. With `inherited`, what is left out comes from the teacher's checkpoint."""
     source = " (default: the teacher's)" if inherited else ""
     add = parser.add_argument_group("data").add_argument
-    add("--dataset", default=None if inherited else "kits", help="kits, lits, acdc, heart or msd" + source)
-    add("--task", default=None if inherited else "tumor", help="organ, tumor, all, or a name of the data" + source)
+    add("--dataset", help="kits, lits, acdc, heart or msd" + (source or " (default: kits)"))
+    add("--task", help="organ, tumor, all, or a name of the data" + (source or " (default: tumor)"))
     add("--train_data_path", type=Path, help="slices that SliceMaker wrote (default: data/<dataset>, or train in it)")
     add("--test_data_path", type=Path, help="slices to test on (default: data/<dataset>, or test in it)")
     add("--val_fraction", type=real(0, below=1), default=0.1, help="cases to validate on, where none were set apart")

@@ -60,8 +60,8 @@ def results_table(runs: Sequence[Run], region: str) -> list[list[str]]:
 
 def seeds_table(runs: Mapping[str, Sequence[Run]], region: str) -> list[list[str]]:
     """Mean per-case Dice of each seed, and its mean ± standard deviation over seeds."""
-    count = len(next(iter(runs.values())))
-    table = [[f"Dice ({region})", *(f"seed {i + 1} of {count}" for i in range(count)), "mean ± std over seeds"]]
+    seeds = [run.result["config"]["seed"] for run in next(iter(runs.values()))]
+    table = [[f"Dice ({region})", *(f"seed {seed}" for seed in seeds), "mean ± std over seeds"]]
     for name, of_seeds in runs.items():
         dice = [run.result["regions"][region]["dice"]["mean"] for run in of_seeds]
         table.append([name, *(f"{d:.3f}" for d in dice), f"{np.mean(dice):.3f} ± {np.std(dice, ddof=1):.3f}"])

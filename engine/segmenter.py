@@ -97,7 +97,7 @@ def load_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, dict[st
     content = load_checkpoint(path, device)
     try:
         if missing := {"cases", "config"} - content.keys():
-            raise KeyError(*missing)
+            raise KeyError(f"no {', '.join(sorted(missing))}")
         task = Task.from_dict(content["task"])
         frame = Frame.from_dict(content["frame"])
         window = None if content["window"] is None else (content["window"][0], content["window"][1])

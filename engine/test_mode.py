@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from engine.device import choose_device
@@ -19,14 +20,22 @@ from engine.evaluate import (
 )
 from engine.segmenter import load_segmenter
 from engine.training import open_archive
+from utils.errors import UserError
 from utils.files import write_json
 from utils.progress import progress
+from utils.registry import plain
 
 
 def test(args: argparse.Namespace) -> None:
     """Score best.ckpt on the test slices; print it and write test.json, test.csv and test_published.csv beside it."""
     segmenter, content = load_segmenter(args.checkpoint_path / "best.ckpt", choose_device(args.device))
-    archive = open_archive(args.test_data_path, args.dataset, segmenter.task.name, "test")
+    for option, asked, trained in (
+        ("dataset", args.dataset, segmenter.dataset),
+        ("task", args.task, segmenter.task.name),
+    ):
+        if asked and plain(asked) != plain(trained):
+            raise UserError(f"{args.checkpoint_path}: was trained for --{option} {trained}, not {asked}")
+    archive = open_archive(args.test_data_path, segmenter.dataset, segmenter.task.name, "test")
     rows: list[Row] = []
     published: list[Row] = []
     cases = archived_cases(archive, archive.cases, segmenter.window)
@@ -36,7 +45,11 @@ def test(args: argparse.Namespace) -> None:
     results: dict[str, Any] = {
         "archived slices": summarise(rows),
         "slice protocol": summarise(published, PUBLISHED_METRICS),
-        "trained on": training_notice(content, archive.cases),
+        "seen_in_training": training_notice(content, archive.cases),
+        "dataset": segmenter.dataset,
+        "task": segmenter.task.name,
+        "slices from": str(archive.folder),
+        "command": " ".join(["python", *sys.argv]),
     }
     write_csv(args.checkpoint_path / "test.csv", rows)
     write_csv(args.checkpoint_path / "test_published.csv", published)

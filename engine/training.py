@@ -38,7 +38,7 @@ from utils.seeding import seed_torch
 # Options that say where and how fast, not what: a run may be resumed with others.
 INCIDENTAL = {
     "resume", "device", "workers", "mode", "checkpoint_path", "train_data_path", "test_data_path",
-    "patience", "val_every", "loss_type", "tckpt",
+    "loss_type", "tckpt",
 }  # fmt: skip
 
 
@@ -94,10 +94,12 @@ def _check_target(archive: Archive, cases: Sequence[str]) -> None:
 
 def train(args: argparse.Namespace, task: TrainingTask, segmenter: Segmenter, archive: Archive, name: str) -> Trainer:
     """Train `task` as the options say; prints and saves the configuration and the loss equation."""
+    folder: Path = args.checkpoint_path
+    if (folder / "last.ckpt").exists() and not args.resume:
+        raise UserError(f"{folder}: holds a run already; add --resume, or give another --checkpoint_path")
     device = choose_device(args.device)
     precision = Precision(args.amp, device)
     names, val_cases = cases_for_training(archive, args.val_fraction, args.seed)
-    folder: Path = args.checkpoint_path
     config = _settings(args, segmenter) | {"slices": fingerprint([*names, "", *val_cases])}
     about = {
         "command": " ".join(["python", *sys.argv]),
@@ -108,8 +110,6 @@ def train(args: argparse.Namespace, task: TrainingTask, segmenter: Segmenter, ar
     }
     for key, value in {**config, **about}.items():
         print(f"{key:>18}  {value}")
-    if (folder / "last.ckpt").exists() and not args.resume:
-        raise UserError(f"{folder}: holds a run already; add --resume, or give another --checkpoint_path")
 
     loader, batches = make_loader(
         archive, names, segmenter.frame, args.augment, args.batch_size, args.seed,

@@ -2,7 +2,7 @@
 
     python scripts/demo.py                                   # what `make demo` runs
     python scripts/demo.py --short                           # a minute or two, to see that everything runs
-    python scripts/demo.py --seeds 0 1 2 --outpath runs/gap  # how far apart the networks are, over seeds
+    python scripts/demo.py --seeds 0 1 2 --outpath runs/seeds  # how far apart the networks are, over seeds
 
 Every step is a command of this repository, run as a user would; the report lists them.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import _root
 
-from engine.options import Parser
+from engine.options import Parser, whole
 from utils.errors import UserError, run
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Scale:
     cases: int = 28
     pixels: int = 128
     slices: tuple[int, int] = (20, 28)
-    epochs: int = 12
+    epochs: int = 10
 
 
 FULL = Scale()
@@ -46,35 +46,44 @@ SHORT = Scale(cases=6, pixels=64, slices=(10, 12), epochs=2)
 
 
 class Commands:
-    """Runs this repository's commands and remembers how they read; a command that ran well is not repeated."""
+    """Runs this repository's commands and keeps a list of those that ran well, which are not repeated."""
 
-    def __init__(self) -> None:
+    def __init__(self, out: Path) -> None:
         self.lines: list[str] = []
+        self.done = out / "commands.txt"
 
-    def __call__(self, script: str, *words: object, made: Path | None = None) -> None:
+    def __call__(self, script: str, *words: object, made: Path | None = None, resume: Path | None = None) -> None:
+        """made: what the command leaves, if it need not run again; resume: a file that an interrupted run leaves."""
         arguments = [str(word) for word in words]
         line = shlex.join(["python", script, *arguments])
         self.lines.append(line)
-        if made is not None and made.exists():
+        before = self.done.read_text().splitlines() if self.done.exists() else []
+        if made is not None and made.exists() and line in before:
             print(f"# done before: {line}", flush=True)
             return
         print(f"$ {line}", flush=True)
+        if resume is not None and resume.exists():
+            arguments.append("--resume")
         status = subprocess.call([sys.executable, str(_root.ROOT / script), *arguments])
         if status:
             raise UserError(f"the command above ended with status {status}: {line}")
+        self.done.parent.mkdir(parents=True, exist_ok=True)
+        self.done.write_text("\n".join([*before, line]) + "\n")
 
 
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--outpath", type=Path, default=Path("runs/demo"), help="default: runs/demo")
     parser.add_argument("--short", action="store_true", help="tiny phantoms and two epochs")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="training seeds (default: 0)")
+    parser.add_argument("--seeds", type=whole(0), nargs="+", default=[0], help="training seeds (default: 0)")
+    parser.add_argument("--epochs", type=whole(1), help=f"default: {FULL.epochs}, or {SHORT.epochs} with --short")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
     args = parser.parse_args()
     scale = SHORT if args.short else FULL
+    epochs = args.epochs or scale.epochs
     out: Path = args.outpath / "short" if args.short else args.outpath
     raw, slices = out / "raw", out / "slices"
-    commands = Commands()
+    commands = Commands(out)
     commands(
         "scripts/make_phantom.py", "--outpath", raw, "--dataset", "kits", "--cases", scale.cases,
         "--size", scale.pixels, "--slices", *scale.slices,
@@ -86,8 +95,8 @@ def main() -> None:
     runs: dict[str, list[Path]] = {}
     for seed in args.seeds:
         common = [
-            "--train_data_path", slices, "--epochs", scale.epochs, "--seed", seed, "--device", args.device,
-            "--val_every", max(1, scale.epochs // 6),
+            "--train_data_path", slices, "--epochs", epochs, "--seed", seed, "--device", args.device,
+            "--val_every", max(1, epochs // 5),
         ]  # fmt: skip
         frame = ["--size", scale.pixels, "--crop", 0]
         teacher, alone, distilled = (out / f"{name}_{seed}" for name in ("raunet", STUDENT, "hlfd"))
@@ -99,9 +108,9 @@ def main() -> None:
             ),
         }  # fmt: skip
         for name, (folder, script, words) in plan.items():
-            finished = folder / "test.json"
-            resume = ["--resume"] if (folder / "last.ckpt").exists() and not finished.exists() else []
-            commands(script, *words, *common, "--checkpoint_path", folder, *resume, made=finished)
+            finished = folder / "scores.json"
+            last = folder / "last.ckpt"
+            commands(script, *words, *common, "--checkpoint_path", folder, made=finished, resume=last)
             commands(
                 "scripts/evaluate.py", "--ckpt", folder / "best.ckpt", "--inpath", raw,
                 "--splits", slices / "splits.json", "--out", finished, "--device", args.device, made=finished,
@@ -123,15 +132,17 @@ def write_report(out: Path, raw: Path, slices: Path, folders: dict[str, list[Pat
     from utils.files import read_json, whole_file
 
     runs = {
-        name: [Run(name, read_json(f / "test.json"), read_json(f / "history.json")) for f in paths]
+        name: [Run(name, read_json(f / "scores.json"), read_json(f / "history.json")) for f in paths]
         for name, paths in folders.items()
     }
     first = [of_seeds[0] for of_seeds in runs.values()]
     tables = [results_table(first, "tumor")]
+    notice = NOTICE
     if len(next(iter(runs.values()))) > 1:
         tables.append(seeds_table(runs, "tumor"))
+        notice += f" The first table, the curves and the pictures are of seed {first[0].result['config']['seed']}."
     page = html_page(
-        "Distilling a tumour segmentation network: demo on phantoms", NOTICE, tables, curves_figure(first),
+        "Distilling a tumour segmentation network: demo on phantoms", notice, tables, curves_figure(first),
         pictures(raw, slices, {name: paths[0] for name, paths in folders.items()}), commands,
     )  # fmt: skip
     report = out / "report.html"

@@ -132,7 +132,13 @@ def test_mode_test_scores_the_best_checkpoint(job: Path) -> None:
         "--device", "cpu",
     )  # fmt: skip
     assert "archived slices of 1 cases, 1 of them complete" in printed and "slice protocol" in printed
-    assert json.loads((job / "teacher" / "test.json").read_text())["trained on"] == []
+    assert json.loads((job / "teacher" / "test.json").read_text())["seen_in_training"] == []
+
+
+def test_mode_test_refuses_another_data_set_or_task(job: Path) -> None:
+    words = ["--mode", "test", "--checkpoint_path", job / "teacher", "--test_data_path", job / "slices"]
+    assert "was trained for --dataset kits, not lits" in fail("train.py", *words, "--dataset", "lits")
+    assert "was trained for --task tumor, not organ" in fail("train.py", *words, "--task", "organ")
 
 
 def test_the_published_archive_trains_as_it_is(tmp_path: Path) -> None:
@@ -165,7 +171,7 @@ def test_scoring_cases_that_trained_the_network_is_told(job: Path, tmp_path: Pat
     words = ["--ckpt", job / "teacher" / "best.ckpt", "--inpath", job / "raw", "--device", "cpu"]
     done = command("scripts/evaluate.py", *words, "--out", tmp_path / "all.json")
     assert "3 of these 4 cases chose or trained the network" in done.stderr
-    assert len(json.loads((tmp_path / "all.json").read_text())["trained_on"]) == 3
+    assert len(json.loads((tmp_path / "all.json").read_text())["seen_in_training"]) == 3
     assert "no labelled case 99999" in fail(
         "scripts/evaluate.py", *words, "--out", tmp_path / "x.json", "--cases", 99999
     )
@@ -217,9 +223,9 @@ def test_ctrl_c_and_resume_end_as_an_uninterrupted_run(tmp_path: Path) -> None:
         ("train.py", ["--model", "resnet_19"], "there is no network 'resnet_19': choose one of raunet"),
         ("train.py", ["--epoch", "3"], "unrecognized arguments: --epoch 3"),
         ("train.py", ["--train_data_path", "nowhere"], "python scripts/SliceMaker.py"),
+        ("scripts/bench_step.py", ["--device", "nonsense"], "--device nonsense cannot be used here"),
         ("train.py", ["--lr", "nan"], "argument --lr: must be a number above 0, not nan"),
         ("train.py", ["--epochs", "0"], "argument --epochs: must be a whole number from 1 on, not 0"),
-        ("train.py", ["--device", "nonsense"], "SliceMaker.py"),
         ("train_kd.py", ["--tckpt", "x", "--temperature", "0"], "argument --temperature: must be a number above 0"),
         ("train_kd.py", ["--tckpt", "x", "--kd", "hlfd", "--loss_type", "at"], "--kd and --loss_type"),
         ("train_kd.py", ["--tckpt", "nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),

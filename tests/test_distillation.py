@@ -188,6 +188,17 @@ class MethodContract:
         assert stages and stages <= STAGES
 
 
+@pytest.mark.parametrize("name", ["skd", "at", "deep"])
+@pytest.mark.parametrize("network", ["raunet", "resnet_18"])
+def test_same_level_terms_of_a_real_network_and_its_copy_are_exactly_0(network: str, name: str) -> None:
+    """With batch norm, in eval mode."""
+    teacher = build(network, classes=2)
+    method = build_method([name], teacher.channels, teacher.channels)
+    terms = Distiller(deepcopy(teacher), teacher, method).eval()(random_batch())
+    taught = [value.item() for term, value in terms.items() if term not in ("focal", "dice", "loss")]
+    assert taught and not any(taught)
+
+
 class TestHLFD(MethodContract):
     name = "hlfd"
 

@@ -152,9 +152,14 @@ def test_a_checkpoint_without_an_optimiser_is_not_resumed(archive: Archive, tmp_
         make_trainer(archive, tmp_path).resume()
 
 
-def test_a_loss_that_is_not_finite_stops_with_advice(archive: Archive, tmp_path: Path) -> None:
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_loss_that_is_not_finite_stops_with_advice_and_is_not_saved(
+    archive: Archive, tmp_path: Path, interrupted: bool
+) -> None:
     trainer = make_trainer(archive, tmp_path)
     with torch.no_grad():
         trainer.segmenter.network.head.weight.fill_(torch.nan)
-    with pytest.raises(UserError, match="not finite; lower --lr"):
+    trainer.interrupted = interrupted
+    with pytest.raises(UserError, match=r"not finite after batch \d of epoch 1; lower --lr"):
         trainer.fit()
+    assert not (tmp_path / "last.ckpt").exists()
