@@ -38,7 +38,7 @@ class Scale:
     cases: int = 28
     pixels: int = 128
     slices: tuple[int, int] = (20, 28)
-    epochs: int = 10
+    epochs: int = 8
 
 
 FULL = Scale()
@@ -96,7 +96,7 @@ def main() -> None:
     for seed in args.seeds:
         common = [
             "--train_data_path", slices, "--epochs", epochs, "--seed", seed, "--device", args.device,
-            "--val_every", max(1, epochs // 5),
+            "--val_every", max(1, round(epochs / 5)),
         ]  # fmt: skip
         frame = ["--size", scale.pixels, "--crop", 0]
         teacher, alone, distilled = (out / f"{name}_{seed}" for name in ("raunet", STUDENT, "hlfd"))
