@@ -124,10 +124,3 @@ def prediction_options(parser: Parser) -> None:
     )
     parser.add_argument("--batch_size", type=whole(1), default=8, help="slices at once (default: 8)")
     device_option(parser)
-
-
-def positive(args: argparse.Namespace, *names: str) -> None:
-    """UserError unless each of these options is above 0."""
-    for name in names:
-        if getattr(args, name) <= 0:
-            raise UserError(f"--{name} must be above 0, not {getattr(args, name)}")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import _root  # noqa: F401
 
-from engine.options import Parser
+from engine.options import Parser, whole
 from utils.errors import UserError, run
 
 SIZE = 512
@@ -157,8 +157,8 @@ def main() -> None:
     parser.add_argument("--inpath", type=Path, required=True, help="folder of the raw cases")
     parser.add_argument("--dataset", choices=["kits"], default="kits", help="stored slice by slice: kits")
     parser.add_argument("--task", default="tumor", help="default: tumor")
-    parser.add_argument("--workers", type=int, default=2, help="threads or processes (default: 2)")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each way (default: 3)")
+    parser.add_argument("--workers", type=whole(1), default=2, help="threads or processes (default: 2)")
+    parser.add_argument("--repeats", type=whole(1), default=3, help="runs of each way (default: 3)")
     options = parser.parse_args()
 
     for path in options.inpath.rglob("*.nii*"):

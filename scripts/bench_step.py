@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import _root  # noqa: F401
 
-from engine.options import Parser, positive
+from engine.options import Parser, whole
 from utils.errors import run
 
 if TYPE_CHECKING:
@@ -30,12 +30,11 @@ BASELINE = "teacher forward + plain step"
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--size", type=int, default=384, help="pixels along each side (default: 384)")
-    parser.add_argument("--batch", type=int, default=2, help="images in a batch (default: 2)")
-    parser.add_argument("--repeats", type=int, default=10, help="timed steps of each kind (default: 10)")
+    parser.add_argument("--size", type=whole(1), default=384, help="pixels along each side (default: 384)")
+    parser.add_argument("--batch", type=whole(1), default=2, help="images in a batch (default: 2)")
+    parser.add_argument("--repeats", type=whole(1), default=10, help="timed steps of each kind (default: 10)")
     parser.add_argument("--device", default="cpu", help="auto, cpu (the default), cuda, cuda:1, mps")
     options = parser.parse_args()
-    positive(options, "size", "batch", "repeats")
 
     seconds = time_in_turns(make_steps(options), options.repeats)
     medians = {name: median(times) for name, times in seconds.items()}
