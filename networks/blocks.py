@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class Encoder(nn.Module):
+    """Gives five stages e1..e5, fine to coarse, with `channels`; `stride` is e5's."""
+
+    stride: int
+    channels: tuple[int, ...]
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """e1..e5 of an image [B, 1, H, W]."""
+        raise NotImplementedError
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -25,3 +37,26 @@ def conv_bn_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
         BatchNorm(outputs),
         nn.ReLU(inplace=True),
     )
+
+
+def bn_prelu(channels: int) -> nn.Sequential:
+    """Batch norm, then PReLU with one slope per channel."""
+    return nn.Sequential(BatchNorm(channels), nn.PReLU(channels))
+
+
+class ConvPool(nn.Module):
+    """Halves the size: a strided 3x3 convolution beside max pooling, `outputs` maps in all, then batch norm.
+
+    ENet's initial block, which ERFNet uses at every stride.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs - inputs, kernel_size=3, stride=2, padding=1, bias=False)
+        # Even sizes need no ceil_mode, but exports with free sizes only see with it that both branches agree.
+        self.pool = nn.MaxPool2d(kernel_size=2, ceil_mode=True)
+        self.norm = BatchNorm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        halved: Tensor = self.norm(torch.cat((self.conv(x), self.pool(x)), dim=1))
+        return halved

@@ -55,8 +55,7 @@ class SegmentationNetwork(nn.Module):
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """Zero-pad [..., H, W] at the bottom and right until both sizes divide by `multiple`."""
     height, width = image.shape[-2:]
-    bottom, right = -height % multiple, -width % multiple
-    return F.pad(image, (0, right, 0, bottom)) if bottom or right else image
+    return F.pad(image, (0, -width % multiple, 0, -height % multiple))
 
 
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:

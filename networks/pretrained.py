@@ -12,27 +12,41 @@ from torch import Tensor, nn
 from utils.errors import UserError
 
 
-def load_imagenet(encoder: nn.Module, depth: int, source: bool | Path) -> None:
-    """Load ImageNet weights into a grey ResNet encoder whose parameters have torchvision's names.
+def load_imagenet(encoder: nn.Module, model: str, source: bool | Path, unused: tuple[str, ...] = ()) -> None:
+    """Load ImageNet weights into a grey encoder whose parameters have the names of torchvision's `model`.
 
-    source: True for torchvision's download (or its cache), a path for a state dict in a file. The RGB stem is
-    summed to one channel, which equals feeding the grey image three times. UserError if that fails.
+    source: True for torchvision's download (or its cache), a path for a state dict in a file.
+    unused: the beginnings of the names that the encoder leaves out. UserError if that fails.
     """
-    weights = _read(source) if isinstance(source, Path) else _download(depth)
+    weights = read_weights(source) if isinstance(source, Path) else _download(model)
     where = source if isinstance(source, Path) else "torchvision's weights"
-    weights = {name: value for name, value in weights.items() if not name.startswith("fc.")}
-    if "conv1.weight" in weights:
-        weights["conv1.weight"] = weights["conv1.weight"].sum(dim=1, keepdim=True)
+    load_grey(encoder, {n: v for n, v in weights.items() if not n.startswith(unused)}, where, f"torchvision's {model}")
+
+
+def refuse_imagenet(pretrained: bool | Path, name: str, instead: str) -> None:
+    """UserError if pretrained, for a network of which there are no ImageNet weights."""
+    if pretrained:
+        raise UserError(f"{name} has no ImageNet weights: train it without them, or choose {instead}")
+
+
+def load_grey(encoder: nn.Module, weights: dict[str, Tensor], where: Path | str, model: str) -> None:
+    """Load the weights of an RGB `model` into its grey twin; UserError if they don't fit.
+
+    The RGB stem is summed to one channel, which equals feeding the grey image three times. `where` is where the
+    weights are from, for the message.
+    """
+    own = encoder.state_dict()
+    for name, value in weights.items():
+        if value.ndim == 4 and value.shape[1] == 3 and name in own and own[name].shape[1] == 1:
+            weights[name] = value.sum(dim=1, keepdim=True)
     try:
         encoder.load_state_dict(weights)
-    except (RuntimeError, TypeError):
-        raise UserError(
-            f"{where}: does not fit resnet{depth}; give a state dict of torchvision's resnet{depth}"
-        ) from None
+    except (RuntimeError, TypeError, KeyError):
+        raise UserError(f"{where}: does not fit {model}; give a state dict of it") from None
 
 
-def _download(depth: int) -> dict[str, Tensor]:
-    weights = torchvision.models.get_model_weights(f"resnet{depth}").IMAGENET1K_V1
+def _download(model: str) -> dict[str, Tensor]:
+    weights = torchvision.models.get_model_weights(model).IMAGENET1K_V1
     try:
         state: dict[str, Tensor] = dict(weights.get_state_dict(progress=True, check_hash=True))
     except (OSError, RuntimeError) as error:
@@ -43,14 +57,15 @@ def _download(depth: int) -> dict[str, Tensor]:
     return state
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file; UserError if there is none."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file; give a state dict of torchvision's ResNet")
+        raise UserError(f"{path}: no such file; give a state dict of the encoder")
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: cannot be read as PyTorch weights ({reason})") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path}: holds no state dict; give a state dict of torchvision's ResNet")
+        raise UserError(f"{path}: holds no state dict; give a state dict of the encoder")
     return state

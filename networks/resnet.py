@@ -10,12 +10,12 @@ from pathlib import Path
 import torchvision
 from torch import Tensor, nn
 
-from networks.blocks import BatchNorm
+from networks.blocks import BatchNorm, Encoder
 from networks.contract import Features, SegmentationNetwork, resize
 from networks.pretrained import load_imagenet
 
 
-class ResNetEncoder(nn.Module):
+class ResNetEncoder(Encoder):
     """torchvision's ResNet for one grey channel, its classifier left out.
 
     e1 is the stem before its max pooling (stride 2), e2..e5 are layer1..layer4 (strides 4..32). Parameter
@@ -35,7 +35,7 @@ class ResNetEncoder(nn.Module):
         expansion = resnet.fc.in_features // 512
         self.channels = (64, *(width * expansion for width in (64, 128, 256, 512)))
         if pretrained:
-            load_imagenet(self, depth, pretrained)
+            load_imagenet(self, f"resnet{depth}", pretrained, unused=("fc.",))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """e1..e5 of an image [B, 1, H, W]."""
@@ -46,13 +46,13 @@ class ResNetEncoder(nn.Module):
         return e1, e2, e3, e4, self.layer4(e4)
 
 
-class ResNetSegmenter(SegmentationNetwork):
+class EncoderSegmenter(SegmentationNetwork):
     """A 1x1 head on e5, upsampled to the image. Without a decoder, e4..e1 themselves stand for d5..d2."""
 
-    def __init__(self, depth: int, classes: int, pretrained: bool | Path = False) -> None:
+    def __init__(self, encoder: Encoder, classes: int) -> None:
         super().__init__(classes)
-        self.encoder = ResNetEncoder(depth, pretrained)
-        self.encoder_channels = self.encoder.channels
+        self.encoder = encoder
+        self.encoder_channels = encoder.channels
         self.decoder_channels = self.encoder_channels[3::-1]
         self.head = nn.Conv2d(self.encoder_channels[-1], classes, kernel_size=1)
 
@@ -61,13 +61,13 @@ class ResNetSegmenter(SegmentationNetwork):
         return Features(encoder, encoder[3::-1], resize(self.head(encoder[-1]), image.shape[-2:]))
 
 
-def resnet_18(classes: int, pretrained: bool | Path = False) -> ResNetSegmenter:
-    return ResNetSegmenter(18, classes, pretrained)
+def resnet_18(classes: int, pretrained: bool | Path = False) -> EncoderSegmenter:
+    return EncoderSegmenter(ResNetEncoder(18, pretrained), classes)
 
 
-def resnet_34(classes: int, pretrained: bool | Path = False) -> ResNetSegmenter:
-    return ResNetSegmenter(34, classes, pretrained)
+def resnet_34(classes: int, pretrained: bool | Path = False) -> EncoderSegmenter:
+    return EncoderSegmenter(ResNetEncoder(34, pretrained), classes)
 
 
-def resnet_50(classes: int, pretrained: bool | Path = False) -> ResNetSegmenter:
-    return ResNetSegmenter(50, classes, pretrained)
+def resnet_50(classes: int, pretrained: bool | Path = False) -> EncoderSegmenter:
+    return EncoderSegmenter(ResNetEncoder(50, pretrained), classes)

@@ -1,4 +1,4 @@
-"""U-Net, plain and with ResNet encoders.
+"""U-Net, plain and with any encoder of five stages.
 
 O. Ronneberger, P. Fischer, T. Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation,
 MICCAI 2015 (arXiv 1505.04597), here with padded convolutions and batch norm.
@@ -12,17 +12,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from networks.blocks import conv_bn_relu
+from networks.blocks import Encoder, conv_bn_relu
 from networks.contract import Features, SegmentationNetwork, pad_to_multiple, resize
+from networks.pretrained import refuse_imagenet
 from networks.resnet import ResNetEncoder
-from utils.errors import UserError
 
 
 def double_conv(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(conv_bn_relu(inputs, outputs, kernel=3), conv_bn_relu(outputs, outputs, kernel=3))
 
 
-class PlainEncoder(nn.Module):
+class PlainEncoder(Encoder):
     """Ronneberger's contracting path: e1..e5 at strides 1..16."""
 
     stride = 16
@@ -61,7 +61,7 @@ class UNet(SegmentationNetwork):
     image, and cropped back; the stages keep the padded sizes.
     """
 
-    def __init__(self, encoder: PlainEncoder | ResNetEncoder, widths: tuple[int, ...], classes: int) -> None:
+    def __init__(self, encoder: Encoder, widths: tuple[int, ...], classes: int) -> None:
         super().__init__(classes)
         self.encoder = encoder
         self.encoder_channels = encoder.channels
@@ -85,8 +85,7 @@ class UNet(SegmentationNetwork):
 
 def unet(classes: int, pretrained: bool | Path = False) -> UNet:
     """Ronneberger's own widths; UserError if pretrained, for there are no ImageNet weights of it."""
-    if pretrained:
-        raise UserError("unet has no ImageNet weights: train it without them, or choose unet_r18 or unet_r50")
+    refuse_imagenet(pretrained, "unet", instead="unet_r18 or unet_r50")
     return UNet(PlainEncoder(), (512, 256, 128, 64), classes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from urllib.error import URLError
 
@@ -10,55 +11,17 @@ import pytest
 import torch
 import torchvision
 
-from networks import build
+from networks import NETWORKS, build
 from networks.blocks import BatchNorm
-from networks.contract import SegmentationNetwork
 from networks.count import count
 from networks.raunet import AugmentedAttention
-from networks.resnet import ResNetEncoder, resnet_18
+from networks.resnet import ResNetEncoder
 from tests.helpers_features import Array, project_array
+from tests.helpers_networks import NetworkContract
 from utils.errors import UserError
 
 RESNET = (64, 64, 128, 256, 512)
 BOTTLENECK = (64, 256, 512, 1024, 2048)
-
-
-class NetworkContract:
-    """What prediction and distillation rely on; a network's test names it and states its channels."""
-
-    name: str
-    encoder: tuple[int, ...]
-    decoder: tuple[int, ...]
-    first_stride = 2
-
-    def network(self) -> SegmentationNetwork:
-        torch.manual_seed(0)
-        return build(self.name, classes=3)
-
-    def test_features_are_what_the_channel_lists_say(self) -> None:
-        network = self.network().eval()
-        assert network.channels == (self.encoder, self.decoder, 3)
-        strides = [self.first_stride * 2**i for i in range(5)]
-        image = torch.randn(2, 1, 64, 96)
-        with torch.no_grad():
-            features = network.features(image)
-            assert torch.equal(network(image), features.logits)
-        for maps, channels, stride in zip(features.encoder, self.encoder, strides, strict=True):
-            assert maps.shape == (2, channels, 64 // stride, 96 // stride)
-        for maps, channels, stride in zip(features.decoder, self.decoder, strides[3::-1], strict=True):
-            assert maps.shape == (2, channels, 64 // stride, 96 // stride)
-        assert features.logits.shape == (2, 3, 64, 96)
-
-    @pytest.mark.parametrize("size", [(65, 47), (20, 33)])
-    def test_logits_have_the_size_of_any_image(self, size: tuple[int, int]) -> None:
-        with torch.no_grad():
-            assert self.network().eval()(torch.randn(1, 1, *size)).shape == (1, 3, *size)
-
-    def test_trains_at_batch_size_1_even_when_the_deepest_map_is_one_pixel(self) -> None:
-        network = self.network().train()
-        network(torch.randn(1, 1, 32, 32)).square().mean().backward()
-        for name, parameter in network.named_parameters():
-            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
 class TestRAUNet(NetworkContract):
@@ -104,11 +67,10 @@ class TestUNetR50(NetworkContract):
     name, encoder, decoder = "unet_r50", BOTTLENECK, (256, 128, 64, 32)
 
 
-def test_counting_leaves_the_network_as_it_was() -> None:
-    network = resnet_18(classes=2).train()
-    before = network.encoder.bn1.running_mean.clone()
-    count(network, size=32)
-    assert network.training and torch.equal(network.encoder.bn1.running_mean, before)
+def test_every_network_is_under_the_contract() -> None:
+    for path in Path(__file__).parent.glob("test_*.py"):
+        import_module(f"tests.{path.stem}")
+    assert set(NETWORKS) <= {test.name for test in NetworkContract.__subclasses__()}
 
 
 def test_wrong_name_prints_the_names_that_exist() -> None:
@@ -176,7 +138,7 @@ class TestPretrained:
         assert torch.equal(state["encoder.layer4.1.conv2.weight"], weights["layer4.1.conv2.weight"])
 
     def test_weights_of_another_depth(self, imagenet_file: Path) -> None:
-        with pytest.raises(UserError, match=r"resnet18\.pth: does not fit resnet34"):
+        with pytest.raises(UserError, match=r"resnet18\.pth: does not fit torchvision's resnet34"):
             build("raunet", classes=2, pretrained=imagenet_file)
 
     def test_missing_file(self, tmp_path: Path) -> None:
