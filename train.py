@@ -16,18 +16,19 @@ from utils.errors import run
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--model", default="raunet", help="raunet, resnet_18, unet, ... (default: raunet)")
+    parser.add_argument("--model", default="raunet", help="raunet, resnet_18, smp/fpn/mit_b1, ... (default: raunet)")
     data_options(parser)
     training_options(parser, epochs=100)
     args = parser.parse_args()
 
     from datasets import LAYOUTS
-    from networks import NETWORKS
+    from networks import file_label, network_name
     from utils.registry import match_name
 
-    args.model = match_name("network", args.model, NETWORKS)
+    args.model = network_name(args.model)
     dataset, task = match_name("dataset", args.dataset or "kits", LAYOUTS), args.task or "tumor"
-    args.checkpoint_path = args.checkpoint_path or Path("checkpoints") / f"{dataset}_{task}_{args.model}"
+    label = file_label(args.model)
+    args.checkpoint_path = args.checkpoint_path or Path("checkpoints") / f"{dataset}_{task}_{label}"
     if args.mode == "test":
         from engine.test_mode import test
 
@@ -39,7 +40,7 @@ def main() -> None:
 
     archive = open_archive(args.train_data_path, dataset, task, "train")
     segmenter = new_segmenter(args, args.model, archive)
-    train(args, SupervisedTask(segmenter.network), segmenter, archive, f"{dataset}_{archive.task.name}_{args.model}")
+    train(args, SupervisedTask(segmenter.network), segmenter, archive, f"{dataset}_{archive.task.name}_{label}")
 
 
 if __name__ == "__main__":

@@ -3,17 +3,20 @@
     python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_18
     python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_18 --kd skd --alpha 1 --beta 0
     python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_34 --kd hlfd at:3.0
+    python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_18 --kd kd,temperature=2 fitnet:0.1
 
-Data set, task, frame and window are the teacher's unless given. Methods add up; `name:weight` scales one.
+Data set, task, frame and window are the teacher's unless given. Methods add up; `name:2` doubles all of one's
+own weights, and `name,option=value` sets an option of one. `--list_methods` prints every method with its options.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
-from engine.options import Parser, data_options, real, training_options
+from engine.options import Parser, data_options, real, training_options, whole
 from utils.errors import UserError, run
 
 
@@ -22,11 +25,32 @@ def main() -> None:
     parser.add_argument("--tckpt", type=Path, required=True, help="the teacher's checkpoint")
     parser.add_argument("--smodel", default="resnet_18", help="the student (default: resnet_18)")
     group = parser.add_argument_group("distillation")
-    group.add_argument("--kd", nargs="+", metavar="METHOD[:WEIGHT]", help="methods to add up (default: hlfd)")
+    group.add_argument(
+        "--kd", nargs="+", metavar="METHOD[:WEIGHT][,OPTION=VALUE]", help="methods to add up (default: hlfd)"
+    )
     group.add_argument("--loss_type", help="one method, by its published name or ours")
-    group.add_argument("--alpha", type=real(0), default=0.1, help="weight of the pixel terms (default: 0.1)")
-    group.add_argument("--beta", type=real(0), default=0.9, help="weight of the feature terms (default: 0.9)")
-    group.add_argument("--temperature", type=real(above=0), default=4.0, help="of the pixel terms (default: 4)")
+    group.add_argument("--alpha", type=real(0), help="weight of HLFD's pixel terms, or another method's alpha")
+    group.add_argument("--beta", type=real(0), help="weight of HLFD's feature terms, or another method's beta")
+    group.add_argument("--temperature", type=real(above=0), help="of softened predictions (default: each method's own)")
+    group.add_argument("--layers", nargs="+", metavar="STAGE", help="stages to compare (default: each method's own)")
+    group.add_argument("--list_methods", action=ListMethods, help="print the methods with their options, and stop")
+    group.add_argument(
+        "--course", choices=["constant", "warmup", "decay"], default="constant",
+        help="the distillation's weight: constant, up in the first quarter, or down to 0 (default: constant)",
+    )  # fmt: skip
+    group.add_argument(
+        "--balance", type=real(0), default=0.0, metavar="SHARE",
+        help="give all terms the same gradient, together SHARE of the segmentation loss's (default: 0, as they are)",
+    )  # fmt: skip
+    group.add_argument(
+        "--unlabelled", type=Path, nargs="+", metavar="DIR",
+        help="slices without masks to distil on too (of SliceMaker --unlabelled, or the training slices themselves)",
+    )  # fmt: skip
+    group.add_argument("--unlabelled_per_batch", type=whole(1), metavar="N", help="of a batch's slices (default: half)")
+    group.add_argument(
+        "--record_terms", type=whole(0), default=0, metavar="STEPS",
+        help="write every term's value and gradient to terms.jsonl, every so many steps (default: 0, never)",
+    )  # fmt: skip
     data_options(parser, inherited=True)
     training_options(parser, epochs=120)
     args = parser.parse_args()
@@ -35,20 +59,21 @@ def main() -> None:
     args.kd = args.kd or [args.loss_type or "hlfd"]
 
     from datasets import LAYOUTS
-    from distillation import build_method, method_name
+    from distillation import build_method, plain_spec
     from distillation.tasks import Distiller
     from engine.device import choose_device
+    from engine.recorder import TermRecorder
     from engine.segmenter import load_segmenter
     from engine.training import fingerprint_weights, new_segmenter, open_archive, train
-    from networks import NETWORKS
+    from networks import file_label, network_name
     from utils.registry import match_name
 
-    args.smodel = match_name("network", args.smodel, NETWORKS)
-    args.kd = [":".join([method_name(name), *weight]) for name, *weight in (spec.split(":") for spec in args.kd)]
+    args.smodel = network_name(args.smodel)
+    args.kd = [plain_spec(spec) for spec in args.kd]
     teacher, content = load_segmenter(args.tckpt, choose_device(args.device))
     inherit(args, content)
     args.dataset = match_name("dataset", args.dataset, LAYOUTS)
-    run_name = f"kd_{args.smodel}_{'_'.join(args.kd).replace(':', '')}"
+    run_name = f"kd_{file_label(args.smodel)}_{re.sub('[^a-z0-9.=]+', '_', '_'.join(args.kd))}"
     args.checkpoint_path = args.checkpoint_path or Path("checkpoints") / f"{args.dataset}_{args.task}_{run_name}"
     if args.mode == "test":
         from engine.test_mode import test
@@ -65,11 +90,27 @@ def main() -> None:
     segmenter = new_segmenter(args, args.smodel, archive)
     method = build_method(
         args.kd, segmenter.network.channels, teacher.network.channels,
-        alpha=args.alpha, beta=args.beta, temperature=args.temperature,
+        alpha=args.alpha, beta=args.beta, temperature=args.temperature, layers=args.layers,
     )  # fmt: skip
     args.teacher = fingerprint_weights(teacher.network)
     name = f"{args.dataset}_{archive.task.name}_{run_name}"
-    train(args, Distiller(segmenter.network, teacher.network, method), segmenter, archive, name)
+    task = Distiller(segmenter.network, teacher.network, method, args.course, args.balance)
+    if args.record_terms:
+        task.observe = TermRecorder(args.checkpoint_path / "terms.jsonl", args.record_terms)
+    train(args, task, segmenter, archive, name)
+
+
+class ListMethods(argparse.Action):
+    """Prints every method with its options and what its documentation begins with, and ends."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from distillation import describe_methods
+
+        print(describe_methods())
+        parser.exit()
 
 
 def inherit(args: argparse.Namespace, teacher: dict[str, Any]) -> None:

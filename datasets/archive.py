@@ -10,13 +10,14 @@ import sys
 import zipfile
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets import LAYOUTS, open_layout
 from datasets.record import Record
-from datasets.task import Task
+from datasets.task import NO_MASK, Task
 from datasets.window import percentile_window, stored_window
 from utils.errors import UserError
 from utils.registry import match_name, plain
@@ -58,6 +59,8 @@ class Archive:
                 continue
             if record is not None and record.dataset != dataset:
                 raise UserError(f"{place}: holds slices of {record.dataset}; give --dataset {record.dataset}")
+            if record is not None and NO_MASK.name in record.tasks:
+                raise UserError(f"{place}: holds slices without masks; give it to train_kd.py as --unlabelled")
             archive = Archive(place, dataset, _task(place, dataset, task_name, record), record)
             if record is None:
                 archive._notice_mismatches()
@@ -117,20 +120,25 @@ class Archive:
 
     def read(self, name: str) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
         """ct int16 [H, W] and mask uint8 [H, W], the source's labels, of one slice file."""
+        ct, mask = self._load(name, "ct", "mask")
+        mask = mask.astype(np.uint8, copy=False)
+        if mask.shape != ct.shape:
+            mask = nearest(mask, (ct.shape[0], ct.shape[1]))
+        return _in_int16(ct), mask
+
+    def read_ct(self, name: str) -> NDArray[np.int16]:
+        """[H, W] of one slice file, which need not hold a mask."""
+        return _in_int16(*self._load(name, "ct"))
+
+    def _load(self, name: str, *arrays: str) -> list[NDArray[Any]]:
         path = self.folder / name
         try:
             with np.load(path, allow_pickle=False) as content:
-                ct, mask = content["ct"], content["mask"]
+                return [content[array] for array in arrays]
         except FileNotFoundError:
             raise UserError(f"{path}: is missing; cut the slices again") from None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: is not a slice file ({error}); delete it and cut the slices again") from None
-        if ct.dtype != np.int16:
-            ct = np.rint(ct).clip(-32768, 32767).astype(np.int16)
-        mask = mask.astype(np.uint8, copy=False)
-        if mask.shape != ct.shape:
-            mask = nearest(mask, (ct.shape[0], ct.shape[1]))
-        return ct, mask
 
     def read_case(self, case: str) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
         """All slices there are of a case, by slice number: [N, H, W] each."""
@@ -154,6 +162,10 @@ class Archive:
                 "resized with nearest neighbour",
                 file=sys.stderr,
             )
+
+
+def _in_int16(ct: NDArray[Any]) -> NDArray[np.int16]:
+    return ct if ct.dtype == np.int16 else np.rint(ct).clip(-32768, 32767).astype(np.int16)
 
 
 def nearest(mask: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:

@@ -49,10 +49,11 @@ def slice_name(case: str, index: int) -> str:
     return f"{case}_{index}.npz"
 
 
-def write_slice(path: Path, ct: NDArray[np.int16], mask: NDArray[np.uint8]) -> None:
+def write_slice(path: Path, ct: NDArray[np.int16], mask: NDArray[np.uint8] | None) -> None:
     """ct, mask: [H, W]; uncompressed, because it is read once an epoch."""
+    arrays: dict[str, Any] = {"ct": ct} if mask is None else {"ct": ct, "mask": mask}
     with whole_file(path) as temporary:
-        np.savez(temporary, ct=ct, mask=mask)
+        np.savez(temporary, **arrays)
 
 
 def choose_slices(target: Collection[int], order: NDArray[np.int64], options: Options, split: str) -> TaskSlices:
@@ -68,10 +69,12 @@ def choose_slices(target: Collection[int], order: NDArray[np.int64], options: Op
 
 
 def cut_case(job: Job) -> CaseRecord:
-    """Read one case and write the slices that are missing; a UserError leaves none of these."""
+    """Read one case and write the slices that are missing; a UserError leaves none of these.
+
+    A case without segmentation gives slices without `mask`, none of them with a target.
+    """
     volume = read_volume(job.case, job.labels)
-    if volume.label is None:
-        raise UserError(f"{job.case.image}: has no segmentation to cut")
+    masks = [None] * len(volume.image) if volume.label is None else list(volume.label)
     lowest, low, high, highest = percentiles(volume.image, 0, LOW_PERCENT, HIGH_PERCENT, 100)
     total = len(volume.image)
     order = job.draws.permutation(total)
@@ -87,13 +90,13 @@ def cut_case(job: Job) -> CaseRecord:
         notes=volume.notes + (unusual_hu(lowest, highest) if job.hounsfield else []),
     )
     for name, (task, options) in job.tasks.items():
-        planes = zip(volume.slices, volume.label, strict=True)
-        target = [int(index) for index, plane in planes if plane.any() and task.target(plane).any()]
+        planes = zip(volume.slices, masks, strict=True)
+        target = [int(index) for index, mask in planes if mask is not None and mask.any() and task.target(mask).any()]
         record.tasks[name] = choose_slices(target, order, options, job.split)
     missing = record.written - job.present
     done: list[Path] = []
     try:
-        for index, ct, mask in zip(volume.slices, volume.image, volume.label, strict=True):
+        for index, ct, mask in zip(volume.slices, volume.image, masks, strict=True):
             if int(index) in missing:
                 done.append(job.folder / slice_name(job.case.name, int(index)))
                 write_slice(done[-1], ct, mask)

@@ -13,6 +13,10 @@ from utils.registry import match_name
 SUFFIXES = (".nii.gz", ".nii")
 
 
+class NoCases(UserError):
+    """A folder is not laid out as expected, or is empty; what a mistake in a case raises is no such error."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One image and, where there is one, its segmentation; `channel` picks one of a 4D image."""
@@ -66,9 +70,9 @@ def pair(name: str, image: Path | None, label: Path | None, expected: str) -> Ca
 
 
 def some(cases: list[Case], root: Path, expected: str) -> list[Case]:
-    """`cases` as they are; UserError that says what was looked for if there are none."""
+    """`cases` as they are; NoCases that says what was looked for if there are none."""
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; give the folder that holds {expected}")
+        raise NoCases(f"{root}: no such folder; give the folder that holds {expected}")
     if not cases:
-        raise UserError(f"{root}: holds no case; expected {expected}")
+        raise NoCases(f"{root}: holds no case; expected {expected}")
     return cases

@@ -13,7 +13,7 @@ from datasets.cut import Job, choose_slices, slice_name
 from datasets.layout import Case, Layout
 from datasets.record import RECORD, CaseRecord, Options, Record
 from datasets.splits import Split
-from datasets.task import Task
+from datasets.task import NO_MASK, Task
 from utils.errors import UserError
 from utils.files import make_folder, whole_file
 from utils.seeding import generator
@@ -98,6 +98,10 @@ class Plan:
         self.tasks = {name: known for shelf in self.shelves for name, known in shelf.record.tasks.items()}
         if self.tasks.setdefault(task.name, task) != task:
             raise UserError(f"{outpath}: its task {task.name} has other labels; give another --outpath")
+        if NO_MASK.name in self.tasks and len(self.tasks) > 1:
+            raise UserError(
+                f"{outpath}: is for slices {'with' if task == NO_MASK else 'without'} masks; give another --outpath"
+            )
         for shelf in self.shelves:
             shelf.record.window, shelf.record.seed, shelf.record.tasks = layout.window, seed, dict(self.tasks)
 

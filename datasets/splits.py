@@ -12,6 +12,8 @@ from utils.errors import UserError
 from utils.files import read_json, write_json
 from utils.seeding import generator
 
+SPLITS = "splits.json"
+
 
 @dataclass(frozen=True)
 class Split:
@@ -68,8 +70,8 @@ def extend_split(split: Split, names: Iterable[str], options: SplitOptions) -> S
     new = sorted(set(names) - set(split.names))
     if options.mode == "test":
         return Split(split.train, split.val, sorted(split.test + new))
-    parts = {_patient(name): split.of(name) for name in split.names}
-    patients = sorted({_patient(name) for name in new} - parts.keys())
+    parts = {patient_of(name): split.of(name) for name in split.names}
+    patients = sorted({patient_of(name) for name in new} - parts.keys())
     generator(options.seed, "splits").shuffle(patients)
     have, total = Counter(parts.values()), len(parts) + len(patients)
     spare = len(patients) if have["train"] else len(patients) - 1
@@ -79,7 +81,7 @@ def extend_split(split: Split, names: Iterable[str], options: SplitOptions) -> S
         parts[patient] = "test" if index < tests else "val" if index < tests + vals else "train"
 
     def grown(part: str, kept: list[str]) -> list[str]:
-        return sorted(kept + [name for name in new if parts[_patient(name)] == part])
+        return sorted(kept + [name for name in new if parts[patient_of(name)] == part])
 
     return Split(grown("train", split.train), grown("val", split.val), grown("test", split.test))
 
@@ -126,7 +128,8 @@ def _load(path: Path) -> tuple[Split, dict[str, Any]]:
     return split, saved
 
 
-def _patient(case: str) -> str:
+def patient_of(case: str) -> str:
+    """patient001_frame01 and patient001_frame12 of ACDC are one patient's."""
     return case.partition("_frame")[0]
 
 

@@ -62,6 +62,10 @@ def single(name: str, *labels: int) -> Task:
     return Task(name, (name,), (labels,), {name: (1,)})
 
 
+NO_MASK = Task("unlabelled", (), (), {})
+"""What slices without a mask are cut for."""
+
+
 def organ_and_tumor() -> dict[str, Task]:
     """The tasks of data with 1 = organ and 2 = its tumour: the tumour is part of the organ."""
     both = Task("all", ("organ", "tumor"), ((1,), (2,)), {"organ": (1, 2), "tumor": (2,)})

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from inspect import signature
-from math import inf
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from distillation.specs import own_options, parse_spec, read_options, written
 from utils.errors import UserError
 from utils.registry import lookup, match_name, plain
 
@@ -20,8 +19,30 @@ METHODS: dict[str, str] = {
     "hifd": "distillation.hierarchical:hifd",
     "deep": "distillation.same_level:deep",
     "skd": "distillation.same_level:skd",
-    "at": "distillation.same_level:at",
     "hlfd_published": "distillation.hlfd_published:HLFDPublished",
+    "kd": "distillation.logits:KD",
+    "dkd": "distillation.logits:DecoupledKD",
+    "dist": "distillation.logits:DIST",
+    "lskd": "distillation.logits:StandardisedKD",
+    "cwd": "distillation.channel_wise:cwd",
+    "cwd_features": "distillation.channel_wise:cwd_features",
+    "fitnet": "distillation.hints:FitNet",
+    "at": "distillation.same_level:at",
+    "ofd": "distillation.overhaul:OFD",
+    "reviewkd": "distillation.review:ReviewKD",
+    "mgd": "distillation.generative:MGD",
+    "vid": "distillation.variational:VID",
+    "ickd": "distillation.inter_channel:ICKD",
+    "sp": "distillation.similarity:SP",
+    "skd_pairwise": "distillation.similarity:PairWise",
+    "rkd": "distillation.similarity:RKD",
+    "ifvd": "distillation.class_variation:IFVD",
+    "dsd": "distillation.double_similarity:DSD",
+    "cirkd_minibatch": "distillation.cross_image:MiniBatch",
+    "cirkd": "distillation.cross_image:CIRKD",
+    "ktaad": "distillation.affinity:KTAAD",
+    "skd_holistic": "distillation.holistic:Holistic",
+    "emkd": "distillation.emkd:EMKD",
 }
 
 PUBLISHED_NAMES: dict[str, str] = {
@@ -42,43 +63,46 @@ def method_name(name: str) -> str:
     return match_name("distillation method", name, METHODS)
 
 
-def build_method(specs: Sequence[str], student: Channels, teacher: Channels, **options: Any) -> Method:
-    """The method that specs such as `["hlfd", "at:3.0"]` mean: a name, and after a colon its weight.
+def plain_spec(text: str) -> str:
+    """The same spec under the method's name in `METHODS`."""
+    given = parse_spec(text).name
+    return method_name(given) + text[len(given) :]
 
-    options: alpha, beta, temperature; each method gets those that it knows. UserError for an unknown name,
-    one given twice, a weight that is no positive number, or an option out of its range.
+
+def describe_methods() -> str:
+    """Every method with its options and their defaults, and what it is."""
+    lines = []
+    for name in METHODS:
+        factory = lookup(METHODS, "distillation method", name)
+        options = " ".join(f"{key}={written(value)}" for key, value in own_options(factory).items())
+        lines.append(f"{name:<16} {factory.__doc__.splitlines()[0]}\n{'':<16} {options}")
+    return "\n".join(lines)
+
+
+def build_method(specs: Sequence[str], student: Channels, teacher: Channels, **options: Any) -> Method:
+    """The method that specs such as `["hlfd", "at:3.0", "cwd,layers=e4+e5"]` mean (see `distillation.specs`).
+
+    options: defaults for every method that knows them, such as temperature; None leaves each its own. UserError
+    for an unknown name, one given twice, an option that no method knows, or a value out of its range.
     """
     from distillation.method import Combined
 
-    _check(options)
+    options = {key: value for key, value in options.items() if value is not None}
+    unused = set(options)
     parts: list[tuple[str, float, Method]] = []
-    for spec in specs:
-        given, _, factor = spec.partition(":")
-        name = method_name(given)
+    for spec in map(parse_spec, specs):
+        name = method_name(spec.name)
         if any(name == other for other, _, _ in parts):
             raise UserError(f"distillation method {name} is given twice: give it once, with its weight")
         factory = lookup(METHODS, "distillation method", name)
-        known = {key: value for key, value in options.items() if key in signature(factory).parameters}
-        parts.append((name, _weight(spec, factor), factory(student, teacher, **known)))
+        known = own_options(factory)
+        unused -= known.keys()
+        shared = {key: value for key, value in options.items() if key in known}
+        chosen = read_options(name, {**shared, **spec.options}, known)
+        parts.append((name, spec.factor, factory(student, teacher, **chosen)))
     if not parts:
         raise UserError(f"no distillation method is given: choose one of {', '.join(METHODS)}")
-    _, weight, method = parts[0]
-    return method if len(parts) == 1 and weight == 1 else Combined(parts)
-
-
-def _check(options: Mapping[str, Any]) -> None:
-    for name in ("alpha", "beta"):
-        if not 0 <= options.get(name, 0) < inf:
-            raise UserError(f"--{name} must be 0 or a positive number, not {options[name]}")
-    if not 0 < options.get("temperature", 1) < inf:
-        raise UserError(f"--temperature must be a positive number, not {options['temperature']}")
-
-
-def _weight(spec: str, text: str) -> float:
-    try:
-        weight = float(text) if ":" in spec else 1.0
-    except ValueError:
-        weight = 0.0
-    if not 0 < weight < inf:
-        raise UserError(f"{spec}: the weight after the colon must be a positive number, as in at:3.0")
-    return weight
+    if unused:
+        raise UserError(f"--{min(unused)}: {', '.join(name for name, _, _ in parts)} has no such option")
+    _, factor, method = parts[0]
+    return method if len(parts) == 1 and factor == 1 else Combined(parts)

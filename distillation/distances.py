@@ -82,5 +82,9 @@ def channel_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """
     log_p = F.log_softmax(student / temperature, dim=1)
     log_q = F.log_softmax(teacher / temperature, dim=1)
-    divergence = F.kl_div(log_p, log_q, reduction="none", log_target=True)
-    return temperature**2 * divergence.sum(dim=1).mean()
+    return temperature**2 * mean_kl(log_p, log_q, dim=1)
+
+
+def mean_kl(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
+    """KL(teacher || student) of distributions along `dim`, mean over all others; both are log-probabilities."""
+    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim).mean()

@@ -16,12 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distillation.hierarchical import HLFD_IMD, HLFD_PMD
-from distillation.links import Link, LinkSum, common_size, gather
+from distillation.links import Link, LinkSum, common_size
+from distillation.stages import gather
 from networks.contract import Channels, Features, resize
 
 
 class HLFDPublished(LinkSum):
-    """The random convolutions are drawn from torch's global generator."""
+    """HLFD as first published, errors included, to stand in one table with the corrected one.
+
+    The random convolutions are drawn from torch's global generator."""
 
     focal_detached = True
     prediction_name = "KL_published"

@@ -7,13 +7,14 @@ is looked at (encoder stages, attention maps).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from distillation.distances import attention_distance, channel_kl, concatenate
+from distillation.distances import attention_distance, channel_kl
 from distillation.method import Method, times
+from distillation.stages import adapter, gather, width
 from networks.contract import Channels, Features, resize
 from utils.batch import Batch
 
@@ -38,23 +39,6 @@ class Link(NamedTuple):
 def same_level(*stages: str) -> list[Link]:
     """Each stage to the stage of the same name."""
     return [Link((stage,), (stage,)) for stage in stages]
-
-
-def gather(features: Features, stages: Sequence[str]) -> Tensor:
-    """The map of these stages; the channels of several side by side."""
-    return concatenate([_stage(features, stage) for stage in stages])
-
-
-def width(channels: Channels, stages: Sequence[str]) -> int:
-    """How many channels these stages have together."""
-    return sum(_stage(channels, stage) for stage in stages)
-
-
-def _stage(of: Features | Channels, name: str) -> Any:
-    if name == "logits":
-        return of[2]
-    level = int(name[1])
-    return of.encoder[level - 1] if name[0] == "e" else of.decoder[5 - level]
 
 
 class LinkSum(Method):
@@ -138,11 +122,6 @@ class LinkedDistillation(LinkSum):
     def attention_distance(self, link: Link, student: Features, teacher: Features) -> Tensor:
         s, t = gather(student, link.student), gather(teacher, link.teacher)
         return attention_distance(s, t, common_size(link, s, t))
-
-
-def adapter(inputs: int, outputs: int) -> nn.Module:
-    """A 1x1 convolution, or nothing where the counts are equal."""
-    return nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, kernel_size=1)
 
 
 def common_size(link: Link, student: Tensor, teacher: Tensor) -> torch.Size:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.batch import has_mask
+
+OVER_SLICE = (1, 2, 3)
+
 
 def segmentation_loss(logits: Tensor, mask: Tensor, detached: bool = False) -> dict[str, Tensor]:
     """{"focal": 0.5 focal, "dice": 0.5 (1 - Dice)} of logits [B, C, H, W] and class indices [B, H, W].
@@ -13,16 +17,21 @@ def segmentation_loss(logits: Tensor, mask: Tensor, detached: bool = False) -> d
     Focal Loss for Dense Object Detection, ICCV 2017, gamma 2); `detached` keeps gradients out of (1 - p_t)^2.
     Dice: soft, pooled over the foreground classes and the whole batch, smooth 1 (F. Milletari, N. Navab,
     S.-A. Ahmadi: V-Net, 3DV 2016).
+    Slices whose mask is `UNLABELLED` count in neither; where all are, both terms and their gradients are 0.
     """
+    # Weights of whole slices, 0 or 1: picking the labelled ones would make the host wait for a GPU.
+    labelled = has_mask(mask)
+    weights = labelled.float()
     log_p = F.log_softmax(logits.float(), dim=1)
-    target = mask.long().unsqueeze(1)
+    target = (mask * labelled[:, None, None]).long().unsqueeze(1)
     log_pt = log_p.gather(1, target)
     pt = log_pt.exp()
-    focal = -((1 - (pt.detach() if detached else pt)).square() * log_pt).mean()
+    focal_of_slices = -((1 - (pt.detach() if detached else pt)).square() * log_pt).mean(OVER_SLICE)
+    focal = (weights * focal_of_slices).sum() / weights.sum().clamp(min=1)
 
     foreground = target > 0
-    overlap = (pt * foreground).sum()
-    total = log_p[:, 1:].exp().sum() + foreground.sum()
+    overlap = (weights * (pt * foreground).sum(OVER_SLICE)).sum()
+    total = (weights * (log_p[:, 1:].exp().sum(OVER_SLICE) + foreground.sum(OVER_SLICE))).sum()
     dice = (2 * overlap + 1) / (total + 1)
     return {"focal": 0.5 * focal, "dice": 0.5 * (1 - dice)}
 

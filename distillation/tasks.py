@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from distillation.balance import GradientBalance
 from distillation.method import Method
 from distillation.segmentation import segmentation_equation, segmentation_loss
 from networks.contract import Features, SegmentationNetwork
-from utils.batch import Batch
+from utils.batch import UNLABELLED, Batch
 from utils.errors import UserError
 
 
@@ -43,6 +44,9 @@ class TrainingTask(nn.Module):
     def after_step(self) -> None:
         """Called after every step."""
 
+    def set_progress(self, done: float) -> None:
+        """Called before every step with the share of the training that is done, 0 to 1."""
+
 
 class SupervisedTask(TrainingTask):
     """A network learns from the reference masks alone."""
@@ -67,7 +71,15 @@ class Distiller(TrainingTask):
 
     teacher: SegmentationNetwork
 
-    def __init__(self, student: SegmentationNetwork, teacher: SegmentationNetwork, method: Method) -> None:
+    def __init__(
+        self,
+        student: SegmentationNetwork,
+        teacher: SegmentationNetwork,
+        method: Method,
+        course: str = "constant",
+        balance: float = 0.0,
+    ) -> None:
+        """course: one of `COURSES`, the method's weight over the training; balance: see `GradientBalance`, 0 none."""
         super().__init__(student)
         if student.classes != teacher.classes:
             raise UserError(
@@ -75,6 +87,9 @@ class Distiller(TrainingTask):
                 "distil for the task that the teacher was trained for"
             )
         self.method = method
+        self.course, self.strength = course, COURSES[course](0.0)
+        self.balance = GradientBalance(balance) if balance else None
+        self.observe: Callable[[Mapping[str, Tensor], nn.Module], None] | None = None
         # Past nn.Module's own registration, which would make the teacher's weights this module's.
         self.__dict__["teacher"] = teacher.eval().requires_grad_(False)
 
@@ -94,12 +109,27 @@ class Distiller(TrainingTask):
             teacher = in_float32(self.teacher.features(batch.image))
         student = in_float32(self.network.features(batch.image))
         with torch.autocast(student.logits.device.type, enabled=False):
-            terms = segmentation_loss(student.logits, batch.mask, detached=self.method.focal_detached)
-            terms |= self.method(student, teacher, batch)
-        return with_sum(terms)
+            segmentation = segmentation_loss(student.logits, batch.mask, detached=self.method.focal_detached)
+            terms = self.method(student, teacher, with_teachers_masks(batch, teacher.logits))
+            if self.balance is not None:
+                terms = self.balance(segmentation, terms, [p for p in self.network.parameters() if p.requires_grad])
+            if self.strength != 1:
+                terms = {term: self.strength * value for term, value in terms.items()}
+        if self.observe is not None and self.training:
+            self.observe({**segmentation, **terms}, self.network)
+        return with_sum({**segmentation, **terms})
 
     def equation(self) -> str:
-        return f"loss = {segmentation_equation(self.method.focal_detached)} + {self.method.equation()}"
+        parts = [f"loss = {segmentation_equation(self.method.focal_detached)} + "]
+        if self.course != "constant":
+            parts.append(f"{self.course} ")
+        if self.balance is not None:
+            parts.append(f"balanced to {self.balance.share:g} ")
+        method = self.method.equation()
+        return "".join([*parts, method if len(parts) == 1 else f"({method})"])
+
+    def set_progress(self, done: float) -> None:
+        self.strength = COURSES[self.course](done)
 
     def prepare(self, loader: Iterable[Batch]) -> None:
         self.method.prepare(self.teacher, loader)
@@ -109,6 +139,20 @@ class Distiller(TrainingTask):
 
     def after_step(self) -> None:
         self.method.after_step()
+
+
+COURSES: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "warmup": lambda done: min(1.0, 4 * done),
+    "decay": lambda done: 1.0 - done,
+}
+"""A distillation's weight over the training: warm-up takes its first quarter, decay ends at 0."""
+
+
+def with_teachers_masks(batch: Batch, logits: Tensor) -> Batch:
+    """The batch with the teacher's most probable classes [B, H, W] where a slice has no mask of its own."""
+    theirs = logits.argmax(dim=1).to(batch.mask.dtype)
+    return batch._replace(mask=torch.where(batch.mask == UNLABELLED, theirs, batch.mask))
 
 
 def with_sum(terms: dict[str, Tensor]) -> dict[str, Tensor]:

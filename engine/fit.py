@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,25 +37,56 @@ SAVE_EVERY = 600.0  # seconds between safety copies inside a long epoch
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast; `patience` 0 never stops early; `val_every` counts epochs."""
+    """How long and how fast; `patience` 0 never stops early.
+
+    A run is a row of rounds, each a line of the history. A round is an epoch, and every `val_every`-th is
+    validated; or, where `steps` counts the optimiser's steps, it is the `val_every` steps up to a validation.
+    """
 
     epochs: int
     lr: float
     patience: int = 0
     val_every: int = 1
+    steps: int | None = None
 
-    def lr_in(self, epoch: int) -> float:
-        """The learning rate of an epoch: half a cosine from `lr` to 1e-6.
+    @property
+    def rounds(self) -> int:
+        return self.epochs if self.steps is None else math.ceil(self.steps / self.val_every)
+
+    def steps_of(self, number: int, epoch: int) -> range:
+        """The steps of a round, counted from the run's first; epoch: how many steps one takes."""
+        if self.steps is None:
+            return range(number * epoch, (number + 1) * epoch)
+        return range(self.reached(number), self.reached(number + 1))
+
+    def reached(self, rounds: int) -> int:
+        """How many epochs, or steps, so many rounds are."""
+        return rounds if self.steps is None else min(rounds * self.val_every, self.steps)
+
+    def told(self, rounds: int) -> str:
+        """Where a run stands after so many rounds, for people."""
+        unit, total = ("epoch", self.epochs) if self.steps is None else ("step", self.steps)
+        return f"{unit} {self.reached(rounds)}/{total}"
+
+    def validated(self, number: int) -> bool:
+        """Whether a round ends with a validation; the last one does."""
+        return self.steps is not None or (number + 1) % self.val_every == 0 or number + 1 == self.rounds
+
+    def lr_at(self, done: float) -> float:
+        """The learning rate after a share of the run: half a cosine from `lr` to 1e-6.
 
         I. Loshchilov, F. Hutter: SGDR, ICLR 2017 (arXiv 1608.03983), without restarts.
         """
         last = min(LAST_LR, self.lr)
-        return last + (self.lr - last) * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+        return last + (self.lr - last) * (1 + math.cos(math.pi * done)) / 2
 
 
 @dataclass
 class Progress:
-    """Where a run stands; everything that a resumed run needs besides the weights."""
+    """Where a run stands; everything that a resumed run needs besides the weights.
+
+    epoch: the round at hand, and batch: the steps of it that are done (see `Schedule`).
+    """
 
     epoch: int = 0
     batch: int = 0
@@ -106,24 +138,31 @@ class Trainer:
         self.pictures = pictures
         self.progress = Progress()
         self.interrupted = False
+        self.seconds, self.timed_steps = 0.0, 0
         extra = task.extra_optimizers()
         theirs = {id(p) for optimizer in extra for group in optimizer.param_groups for p in group["params"]}
         trained = [p for p in task.parameters() if p.requires_grad and id(p) not in theirs]
         self.optimizers = [torch.optim.Adam(trained, lr=schedule.lr), *extra]
 
     def fit(self) -> Progress:
-        """Train to the last epoch, or until validation has not improved for `patience` epochs."""
+        """Train to the last round, or until validation has not improved for `patience` rounds.
+
+        `seconds` and `timed_steps` then tell what the steps took here, a resumed run's earlier ones left out.
+        """
         make_folder(self.folder)
         if self.progress.epoch == 0 and self.progress.batch == 0:
             self.task.prepare(self.loader)
         with SummaryWriter(str(self.folder / "log")) as self.events, self._stop_between_steps():
-            for epoch in range(self.progress.epoch, self.schedule.epochs):
+            for epoch in range(self.progress.epoch, self.schedule.rounds):
                 if self._out_of_patience():
                     print(f"no better score for {self.schedule.patience} epochs: stopped")
                     break
-                started = time.monotonic()
-                speed = self._train_epoch(epoch) / (time.monotonic() - started)
-                print(f"{self._told(self._finish_epoch(epoch))}, {speed:.1f} slices/s", flush=True)
+                started, before = time.monotonic(), self.progress.batch
+                slices = self._train_epoch(epoch)
+                seconds = time.monotonic() - started
+                self.seconds += seconds
+                self.timed_steps += self.progress.batch - before
+                print(f"{self._told(self._finish_epoch(epoch))}, {slices / seconds:.1f} slices/s", flush=True)
         return self.progress
 
     @contextmanager
@@ -143,18 +182,17 @@ class Trainer:
 
     def _train_epoch(self, epoch: int) -> int:
         """How many slices it took, from where the epoch was left."""
-        self.batches.set(epoch, self.progress.batch)
         self.task.train()
-        for group in self.optimizers[0].param_groups:
-            group["lr"] = self.schedule.lr_in(epoch)
+        steps = self.schedule.steps_of(epoch, self.batches.batches)[self.progress.batch :]
         device = self.precision.device
         sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=device))
         sums |= {key: torch.tensor(value, device=device) for key, value in self.progress.sums.items()}
         saved = time.monotonic()
-        bar = progress(self.loader, f"epoch {epoch + 1}/{self.schedule.epochs}", unit="batch", total=len(self.batches))
+        bar = progress(self._deal(steps), self.schedule.told(epoch + 1), unit="batch", total=len(steps))
         seen = 0
         for batch in bar:
-            terms = self._step(batch.to(device))
+            self._set_progress(epoch)
+            terms = self.step(batch.to(device))
             self.progress.batch += 1
             seen += len(batch.image)
             for key, value in terms.items():
@@ -169,11 +207,33 @@ class Trainer:
         self._keep_sums(sums)
         return seen
 
+    def _deal(self, steps: range) -> Iterator[Batch]:
+        """The batches of these steps of the run, one epoch after another."""
+        while steps:
+            self.batches.set(*divmod(steps[0], self.batches.batches))
+            count = min(len(steps), len(self.batches))
+            yield from islice(self.loader, count)
+            steps = steps[count:]
+
+    def _set_progress(self, epoch: int) -> None:
+        """The learning rate stays within an epoch, as published, and falls with every counted step."""
+        batch, schedule = self.progress.batch, self.schedule
+        if schedule.steps is None:
+            done = (epoch + batch / self.batches.batches) / schedule.epochs
+            rate = schedule.lr_at(epoch / schedule.epochs)
+        else:
+            done = (schedule.reached(epoch) + batch) / schedule.steps
+            rate = schedule.lr_at(done)
+        for group in self.optimizers[0].param_groups:
+            group["lr"] = rate
+        self.task.set_progress(done)
+
     def _end_interrupted(self) -> NoReturn:
         print(f"interrupted; --resume goes on from {self.folder / 'last.ckpt'}")
         raise KeyboardInterrupt
 
-    def _step(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def step(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """One step of the optimisers on a batch that is on the device: the terms of its loss."""
         scaler = self.precision.scaler
         for optimizer in self.optimizers:
             optimizer.zero_grad()
@@ -191,8 +251,8 @@ class Trainer:
         self.progress.sums = {key: float(value) for key, value in sums.items()}
         if not math.isfinite(self.progress.sums["loss"]):
             raise UserError(
-                f"{self.folder}: the loss is not finite after batch {self.progress.batch} of epoch "
-                f"{self.progress.epoch + 1}; lower --lr or use --amp off"
+                f"{self.folder}: the loss is not finite after batch {self.progress.batch} of "
+                f"{self.schedule.told(self.progress.epoch + 1)}; lower --lr or use --amp off"
             )
 
     def _finish_epoch(self, epoch: int) -> dict[str, Any]:
@@ -200,10 +260,10 @@ class Trainer:
         state = self.progress
         count = max(state.batch, 1)
         train = {key: value / count for key, value in state.sums.items()}
-        entry: dict[str, Any] = {"epoch": epoch, "lr": self.schedule.lr_in(epoch), "train": train}
-        last = epoch + 1 == self.schedule.epochs
+        rate = self.optimizers[0].param_groups[0]["lr"]
+        entry: dict[str, Any] = {"epoch": epoch, "lr": rate, "train": train}
         better = False
-        if last or (epoch + 1) % self.schedule.val_every == 0:
+        if self.schedule.validated(epoch):
             entry["score"], entry["validation"] = self.validate()
             better = entry["score"] > state.best
         state.history.append(entry)
@@ -213,7 +273,7 @@ class Trainer:
             self._save_best()
         self._log(entry)
         self.save_last()
-        if self.interrupted and not last:
+        if self.interrupted and epoch + 1 < self.schedule.rounds:
             self._end_interrupted()
         return entry
 
@@ -224,7 +284,7 @@ class Trainer:
 
     def _told(self, entry: dict[str, Any]) -> str:
         score = f"  Dice {entry['score']:.4f}  best {self.progress.best:.4f}" if "score" in entry else ""
-        return f"epoch {entry['epoch'] + 1}/{self.schedule.epochs}  loss {entry['train']['loss']:.4f}{score}"
+        return f"{self.schedule.told(entry['epoch'] + 1)}  loss {entry['train']['loss']:.4f}{score}"
 
     def _log(self, entry: dict[str, Any]) -> None:
         epoch = entry["epoch"]
@@ -257,7 +317,7 @@ class Trainer:
         for older in self.folder.glob(f"{named}*.ckpt"):
             if older.stem.removeprefix(named).isdigit():
                 older.unlink()
-        save_checkpoint(self.folder / f"{named}{self.progress.epoch}.ckpt", content)
+        save_checkpoint(self.folder / f"{named}{self.schedule.reached(self.progress.epoch)}.ckpt", content)
 
     def save_last(self) -> None:
         """Everything that an interrupted run needs to end as an uninterrupted one."""

@@ -93,14 +93,21 @@ def data_options(parser: Parser, *, inherited: bool = False) -> None:
 
 def training_options(parser: Parser, *, epochs: int) -> None:
     """How to train. `epochs` is the published number."""
-    add = parser.add_argument_group("training").add_argument
+    group = parser.add_argument_group("training")
+    add = group.add_argument
     add("--mode", choices=["train", "test"], default="train", help="test: score best.ckpt")
     add("--checkpoint_path", type=Path, help="folder to write to (default: checkpoints/<run>)")
-    add("--epochs", type=whole(1), default=epochs, help=f"default: {epochs}")
+    length = group.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=whole(1), default=epochs, help=f"default: {epochs}")
+    length.add_argument("--steps", type=whole(1), help="so many optimiser steps instead of epochs")
     add("--batch_size", type=whole(1), default=8, help="default: 8")
     add("--lr", type=real(above=0), default=1e-3, help="Adam's first learning rate (default: 1e-3)")
     add("--seed", type=whole(0), default=0, help="default: 0")
-    add("--val_every", type=whole(1), default=1, help="epochs from one validation to the next (default: 1)")
+    add(
+        "--val_every",
+        type=whole(1),
+        help="epochs, or steps, from one validation to the next (default: 1, or STEPS / 4)",
+    )
     add("--patience", type=whole(0), default=0, help="stop after so many validations without a better score (0: never)")
     add("--resume", action="store_true", help="go on from last.ckpt")
     add("--pretrained", nargs="?", const="imagenet", help="ImageNet weights, or a file of weights")

@@ -2,52 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from datasets import open_layout
-from datasets.layout import SUFFIXES, Case
 from datasets.volume import Volume
 from datasets.window import volume_window
 from engine.segmenter import Segmenter
-from utils.errors import UserError
-
-
-def find_inputs(path: Path, dataset: str) -> list[Case]:
-    """The cases to segment: one file, a folder in the layout of `dataset`, or a folder of NIfTI files."""
-    if path.is_file():
-        if not path.name.endswith(SUFFIXES):
-            raise UserError(f"{path}: is not a .nii or .nii.gz file")
-        return [_single(path)]
-    if not path.is_dir():
-        raise UserError(f"{path}: no such file or folder")
-    try:
-        return open_layout(dataset, path).find(path)
-    except UserError as reason:
-        files = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES))
-        images = [file for file in files if not _is_segmentation(file)]
-        if not images:
-            raise UserError(f"{reason}; nor does it hold images as .nii or .nii.gz files") from None
-        return [_single(file) for file in images]
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii")
-
-
-def _is_segmentation(path: Path) -> bool:
-    """By the names that the known layouts give to labels."""
-    stem = _stem(path)
-    return stem == "segmentation" or stem.startswith("segmentation-") or stem.endswith("_gt")
-
-
-def _single(path: Path) -> Case:
-    """A lone file is named after itself; case_00007/imaging.nii.gz is 00007, as when its folder's parent is given."""
-    stem = _stem(path)
-    return Case(path.resolve().parent.name.removeprefix("case_") if stem == "imaging" else stem, path, None)
 
 
 def predict_volume(

@@ -17,6 +17,7 @@ from datasets.archive import Archive, case_of
 from datasets.dataset import make_loader
 from datasets.frame import Frame
 from datasets.splits import split_cases
+from datasets.unlabelled import UnlabelledSlices, held_out_cases, unlabelled_slices
 from distillation.tasks import TrainingTask
 from engine.device import Precision, choose_device, choose_workers
 from engine.evaluate import (
@@ -38,7 +39,7 @@ from utils.seeding import seed_torch
 # Options that say where and how fast, not what: a run may be resumed with others.
 INCIDENTAL = {
     "resume", "device", "workers", "mode", "checkpoint_path", "train_data_path", "test_data_path",
-    "loss_type", "tckpt",
+    "loss_type", "tckpt", "unlabelled", "record_terms",
 }  # fmt: skip
 
 
@@ -97,23 +98,44 @@ def train(args: argparse.Namespace, task: TrainingTask, segmenter: Segmenter, ar
     folder: Path = args.checkpoint_path
     if (folder / "last.ckpt").exists() and not args.resume:
         raise UserError(f"{folder}: holds a run already; add --resume, or give another --checkpoint_path")
-    device = choose_device(args.device)
-    precision = Precision(args.amp, device)
-    names, val_cases = cases_for_training(archive, args.val_fraction, args.seed)
-    config = _settings(args, segmenter) | {"slices": fingerprint([*names, "", *val_cases])}
+    trainer = make_trainer(args, task, segmenter, archive, name)
     about = {
         "command": " ".join(["python", *sys.argv]),
         "loss": task.equation(),
-        "training slices": len(names),
-        "validation cases": len(val_cases),
+        "training slices": trainer.batches.n,
+        "validation cases": len(trainer.cases["val"]),
         "slices from": str(archive.folder),
     }
-    for key, value in {**config, **about}.items():
+    for key, value in {**trainer.config, **about}.items():
         print(f"{key:>18}  {value}")
+    if args.resume:
+        trainer.resume()
+    write_json(folder / "config.json", {**trainer.config, **about})
+    trainer.fit()
+    best = trainer.progress
+    told = trainer.schedule.told(best.best_epoch + 1)
+    print(f"best validation Dice {best.best:.4f} at {told}: {folder / 'best.ckpt'}")
+    return trainer
 
+
+def make_trainer(
+    args: argparse.Namespace, task: TrainingTask, segmenter: Segmenter, archive: Archive, name: str
+) -> Trainer:
+    """A trainer as the options say, at its first step; nothing is written yet."""
+    folder: Path = args.checkpoint_path
+    device = choose_device(args.device)
+    precision = Precision(args.amp, device)
+    schedule = Schedule(args.epochs, args.lr, args.patience, choose_val_every(args), args.steps)
+    names, val_cases = cases_for_training(archive, args.val_fraction, args.seed)
+    unlabelled = _unlabelled(args, archive, names, val_cases)
+    config = _settings(args, segmenter) | {
+        "slices": fingerprint([*names, "", *val_cases]),
+        "unlabelled": None if unlabelled is None else fingerprint(unlabelled.names),
+    }
     loader, batches = make_loader(
         archive, names, segmenter.frame, args.augment, args.batch_size, args.seed,
         workers=choose_workers(args.workers), window=segmenter.window,
+        unlabelled=unlabelled, unlabelled_per_batch=getattr(args, "unlabelled_per_batch", None),
     )  # fmt: skip
 
     def validate() -> tuple[float, dict[str, Any]]:
@@ -131,19 +153,29 @@ def train(args: argparse.Namespace, task: TrainingTask, segmenter: Segmenter, ar
         }
         return mean_dice(rows), scores
 
-    trainer = Trainer(
-        task.to(device), segmenter, loader, batches, validate,
-        Schedule(args.epochs, args.lr, args.patience, args.val_every), precision, folder, name, config,
+    return Trainer(
+        task.to(device), segmenter, loader, batches, validate, schedule, precision, folder, name, config,
         cases={"train": sorted({case_of(name)[0] for name in names}), "val": val_cases},
         pictures=ContourPictures(segmenter, archive, val_cases),
     )  # fmt: skip
-    if args.resume:
-        trainer.resume()
-    write_json(folder / "config.json", {**config, **about})
-    trainer.fit()
-    best = trainer.progress
-    print(f"best validation Dice {best.best:.4f} in epoch {best.best_epoch + 1}: {folder / 'best.ckpt'}")
-    return trainer
+
+
+def _unlabelled(
+    args: argparse.Namespace, archive: Archive, names: Sequence[str], val_cases: Sequence[str]
+) -> UnlabelledSlices | None:
+    """Slices to distil on without masks, none of a case that validates or tests; train.py has no such option."""
+    if not getattr(args, "unlabelled", None):
+        return None
+    held_out = held_out_cases(archive, args.test_data_path) | set(val_cases)
+    found = unlabelled_slices(args.unlabelled, archive, names, held_out)
+    print(f"{'unlabelled slices':>18}  {found}")
+    return found
+
+
+def choose_val_every(args: argparse.Namespace) -> int:
+    """Epochs, or steps, between validations: as asked, else every epoch, or four times in all."""
+    default = 1 if args.steps is None else -(-args.steps // 4)
+    return int(args.val_every or default)
 
 
 def _settings(args: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
@@ -158,8 +190,9 @@ def _settings(args: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
         "task": segmenter.task.name,
         "frame": segmenter.frame.to_dict(),
         "window": None if segmenter.window is None else list(segmenter.window),
+        "val_every": choose_val_every(args),
     }
-    for replaced in ("size", "crop"):
+    for replaced in ("size", "crop", "steps" if args.steps is None else "epochs"):
         del settings[replaced]
     return settings
 

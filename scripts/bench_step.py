@@ -1,8 +1,10 @@
-"""Times distillation steps against what they cannot do without: RAUNet to ResNet-18 on random images.
+"""Times distillation steps against what they cannot do without: the teacher's forward pass and the student's step.
 
-    python scripts/bench_step.py --size 384 --batch 8 --repeats 20 --device cuda
+    python scripts/bench_step.py --size 384 --batch 8 --repeats 20 --device cuda --amp bf16
+    python scripts/bench_step.py --kd hlfd cwd cwd_features,layers=e4+e5 --teacher unet_r50 --student resnet_18
 
-The kinds of step take turns, so that a busy machine slows all of them; medians and their ratios are printed.
+The images are random. The kinds of step take turns, so that a busy machine slows all of them; medians and their
+ratios to the baseline are printed, on a GPU also the most memory that a step takes beyond weights and optimisers.
 """
 
 from __future__ import annotations
@@ -12,93 +14,132 @@ from collections.abc import Callable
 from copy import deepcopy
 from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import _root  # noqa: F401
 
+from distillation import METHODS
 from engine.options import Parser, whole
 from utils.errors import run
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from distillation.tasks import TrainingTask
+    from engine.device import Precision
     from utils.batch import Batch
 
-NETWORKS = ("raunet", "resnet_18")
 BASELINE = "teacher forward + plain step"
+SLOW = 2.0  # times the baseline
+
+Step = Callable[[], None]
+
+
+class Cost(NamedTuple):
+    """Of each repeat; memory is 0 where there is no GPU to ask."""
+
+    seconds: list[float]
+    gigabytes: list[float]
 
 
 def main() -> None:
     parser = Parser(__doc__)
+    parser.add_argument("--kd", nargs="+", default=list(METHODS), metavar="METHOD", help="default: every method")
+    parser.add_argument("--teacher", default="raunet", help="a network's name (default: raunet)")
+    parser.add_argument("--student", default="resnet_18", help="a network's name (default: resnet_18)")
     parser.add_argument("--size", type=whole(1), default=384, help="pixels along each side (default: 384)")
     parser.add_argument("--batch", type=whole(1), default=2, help="images in a batch (default: 2)")
+    parser.add_argument("--classes", type=whole(2), default=2, help="background included (default: 2)")
     parser.add_argument("--repeats", type=whole(1), default=10, help="timed steps of each kind (default: 10)")
     parser.add_argument("--device", default="cpu", help="auto, cpu (the default), cuda, cuda:1, mps")
+    parser.add_argument("--amp", choices=["auto", "off", "bf16", "fp16"], default="off", help="default: off")
     options = parser.parse_args()
 
-    seconds = time_in_turns(make_steps(options), options.repeats)
-    medians = {name: median(times) for name, times in seconds.items()}
-    for name, middle in medians.items():
-        print(f"{name:30} {1000 * middle:9.1f} ms   x {middle / medians[BASELINE]:.3f}")
+    costs = measure_in_turns(make_steps(options), options.repeats)
+    medians = {name: median(cost.seconds) for name, cost in costs.items()}
+    ratios = {name: seconds / medians[BASELINE] for name, seconds in medians.items()}
+    for name, (_, gigabytes) in costs.items():
+        memory = f"{max(gigabytes):9.2f} GB" if max(gigabytes) else ""
+        print(f"{name:30} {1000 * medians[name]:9.1f} ms   x {ratios[name]:.3f}{memory}")
+    slow = [name for name, ratio in ratios.items() if ratio > SLOW]
+    print(f"over {SLOW:g} times the baseline: {', '.join(slow) or 'none'}")
 
 
-def make_steps(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
-    """Name -> one whole training step, its optimiser included."""
+def make_steps(options: argparse.Namespace) -> dict[str, Step]:
+    """Name -> one whole training step, its optimisers included."""
     import torch
 
     from distillation import build_method
     from distillation.tasks import Distiller, SupervisedTask
-    from engine.device import choose_device
+    from engine.device import Precision, choose_device
     from networks import build
     from utils.batch import Batch
 
     torch.manual_seed(0)
     device = choose_device(options.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    precision = Precision(options.amp, device)
     shape = (options.batch, options.size, options.size)
-    mask = torch.randint(0, 2, shape, dtype=torch.uint8)
+    mask = torch.randint(0, options.classes, shape, dtype=torch.uint8)
     batch = Batch(torch.randn(shape).unsqueeze(1), mask, [""] * options.batch).to(device)
-    teacher, student = (build(name, classes=2).to(memory_format=torch.channels_last) for name in NETWORKS)
+    names = (options.teacher, options.student)
+    teacher, student = (build(name, options.classes).to(memory_format=torch.channels_last) for name in names)
     teacher.to(device).eval()
-    plain = training_step(SupervisedTask(deepcopy(student)).to(device), batch)
+    plain = training_step(SupervisedTask(deepcopy(student)), batch, precision)
 
     def baseline() -> None:
-        with torch.no_grad():
+        with torch.no_grad(), precision.autocast():
             teacher(batch.image)
         plain()
 
     steps = {BASELINE: baseline}
-    for name in ("hlfd", "hlfd_published"):
-        method = build_method([name], student.channels, teacher.channels)
-        steps[name] = training_step(Distiller(deepcopy(student), teacher, method).to(device), batch)
+    for spec in options.kd:
+        method = build_method([spec], student.channels, teacher.channels)
+        steps[spec] = training_step(Distiller(deepcopy(student), teacher, method), batch, precision)
     return steps
 
 
-def training_step(task: nn.Module, batch: Batch) -> Callable[[], None]:
-    """Forward, backward and Adam; waits until an accelerator has done them."""
+def training_step(task: TrainingTask, batch: Batch, precision: Precision) -> Step:
+    """Forward, backward and the optimisers, as the training loop does; waits until an accelerator has done them."""
     import torch
 
-    optimizer = torch.optim.Adam(task.train().parameters(), lr=1e-4)
+    task.to(precision.device).train().prepare([batch])
+    extra = task.extra_optimizers()
+    theirs = {id(p) for optimizer in extra for group in optimizer.param_groups for p in group["params"]}
+    optimizers = [torch.optim.Adam([p for p in task.parameters() if id(p) not in theirs], lr=1e-4), *extra]
 
     def step() -> None:
-        optimizer.zero_grad()
-        task(batch)["loss"].backward()
-        optimizer.step()
-        if batch.image.device.type != "cpu":
-            torch.accelerator.synchronize(batch.image.device)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        with precision.autocast():
+            terms = task(batch)
+        precision.scaler.scale(terms["loss"]).backward()
+        for optimizer in optimizers:
+            precision.scaler.step(optimizer)
+        precision.scaler.update()
+        task.after_step()
+        if precision.device.type != "cpu":
+            torch.accelerator.synchronize(precision.device)
 
     return step
 
 
-def time_in_turns(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each repeat, by name; one untimed step of each comes first."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
+def measure_in_turns(steps: dict[str, Step], repeats: int) -> dict[str, Cost]:
+    """The cost of each repeat, by name; one step of each that does not count comes first."""
+    import torch
+
+    on_gpu = torch.cuda.is_initialized()
+    costs = {name: Cost([], []) for name in steps}
     for turn in range(repeats + 1):
         for name, step in steps.items():
+            resident = torch.cuda.memory_allocated() if on_gpu else 0
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats()
             start = perf_counter()
             step()
             if turn:
-                seconds[name].append(perf_counter() - start)
-    return seconds
+                costs[name].seconds.append(perf_counter() - start)
+                costs[name].gigabytes.append((torch.cuda.max_memory_allocated() - resident) / 1e9 if on_gpu else 0.0)
+    return costs
 
 
 if __name__ == "__main__":

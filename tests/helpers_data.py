@@ -11,6 +11,9 @@ import numpy as np
 from nibabel.orientations import axcodes2ornt, ornt_transform
 from numpy.typing import NDArray
 
+from datasets import open_layout
+from datasets.maker import Summary, make_slices
+
 KITS, LITS = "IPL", "LPS"
 ORIENTATIONS = [
     "".join(codes) for axes in itertools.permutations(["LR", "AP", "IS"]) for codes in itertools.product(*axes)
@@ -51,3 +54,16 @@ def kits_case(root: Path, number: int, shape: tuple[int, int, int] = (8, 20, 24)
     save(image, folder / "imaging.nii.gz")
     save(label if tumor else label.clip(0, 1), folder / "segmentation.nii.gz")
     return folder
+
+
+def loose_ct(folder: Path, *names: str) -> Path:
+    """Plain NIfTI files, each of 8 slices of noise, drawn by its place among the names."""
+    for seed, name in enumerate(names):
+        save(ct_and_label(seed=seed)[0], folder / f"{name}.nii.gz", "LPS")
+    return folder
+
+
+def cut_all(raw: Path, out: Path, dataset: str = "kits", **options: Any) -> Summary:
+    """SliceMaker for tumours, with half of the slices of cases without segmentation."""
+    layout = open_layout(dataset, raw)
+    return make_slices(raw, out, layout, layout.task("tumor"), **{"workers": 1, "unlabelled": 0.5, **options})

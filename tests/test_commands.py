@@ -126,6 +126,28 @@ def test_prediction_of_a_folder_takes_unlabelled_cases(job: Path, tmp_path: Path
     assert len(list(tmp_path.glob("*.nii.gz"))) == 5
 
 
+def test_unlabelled_slices_join_a_distillation(job: Path, tmp_path: Path) -> None:
+    cut = ("scripts/SliceMaker.py", "--inpath", job / "raw", "--outpath", job / "slices", "--dataset", "kits")
+    succeed(*cut, "--task", "tumor", "--unlabelled", 1.0)
+    printed = succeed(
+        "train_kd.py", "--tckpt", job / "teacher" / "best.ckpt", "--smodel", "malunet", "--kd", "kd:0.5,temperature=2",
+        "fitnet,layers=e4", "--unlabelled", job / "slices", "--course", "decay", "--balance", 0.5, "--record_terms", 2,
+        "--train_data_path", job / "slices", "--checkpoint_path", tmp_path, "--steps", 3, "--batch_size", 4,
+        "--device", "cpu",
+    )  # fmt: skip
+    assert "decay balanced to 0.5 (0.5 [KL(t_logits -> s_logits)] + [" in printed
+    assert "unlabelled slices" in printed
+    records = [json.loads(line) for line in (tmp_path / "terms.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [0, 2]
+    succeed("scripts/plot_terms.py", "--run", tmp_path, "--outpath", tmp_path / "figures" / "terms.png")
+    assert (tmp_path / "figures" / "terms.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_methods_are_listed_with_their_options() -> None:
+    listed = succeed("train_kd.py", "--list_methods")
+    assert "cwd_features" in listed and "layers=e5 weight=50.0 temperature=4.0" in listed
+
+
 def test_mode_test_scores_the_best_checkpoint(job: Path) -> None:
     printed = succeed(
         "train.py", "--mode", "test", "--checkpoint_path", job / "teacher", "--test_data_path", job / "slices",

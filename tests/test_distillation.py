@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import runpy
 import sys
 from collections.abc import Iterable
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -18,15 +18,9 @@ from distillation.tasks import Distiller, SupervisedTask
 from networks import build
 from networks.contract import Features, SegmentationNetwork
 from tests.helpers_features import STUDENT, TEACHER, TinyNetwork
+from tests.helpers_methods import PAIRS, MethodContract, random_batch
 from utils.batch import Batch
 from utils.errors import UserError
-
-
-def random_batch(classes: int = 2, count: int = 2, size: tuple[int, int] = (33, 47)) -> Batch:
-    draw = torch.Generator().manual_seed(0)
-    image = torch.rand(count, 1, *size, generator=draw) * 2 - 1
-    mask = torch.randint(0, classes, (count, *size), dtype=torch.uint8, generator=draw)
-    return Batch(image, mask, [str(i) for i in range(count)])
 
 
 @pytest.fixture(scope="module")
@@ -105,89 +99,6 @@ class TestDistiller:
             Distiller(student, teacher, build_method(["at"], student.channels, teacher.channels))
 
 
-# Encoder and decoder channels and first stride of a student, then of a teacher.
-PAIRS = {
-    "as resnet_18 and raunet": (((4, 4, 5, 6, 7), (), 2), ((4, 4, 5, 6, 7), (6, 5, 4, 4), 2)),
-    "unequal": (((3, 4, 5, 6, 7), (6, 5, 4, 3), 2), ((4, 6, 5, 8, 9), (8, 6, 4, 3), 1)),
-}
-STAGES = {"logits", *(f"e{i}" for i in range(1, 6)), *(f"d{i}" for i in range(2, 6))}
-
-
-def tiny_distiller(name: str, pair: str, classes: int = 2) -> Distiller:
-    torch.manual_seed(0)
-    student, teacher = (TinyNetwork(*shape, classes) for shape in PAIRS[pair])
-    return Distiller(student, teacher, build_method([name], student.channels, teacher.channels))
-
-
-def seeded_terms(task: Distiller, classes: int = 2) -> dict[str, torch.Tensor]:
-    """The terms on one batch; what a method draws by chance is the same each time."""
-    torch.manual_seed(1)
-    return task(random_batch(classes))
-
-
-class MethodContract:
-    """What training relies on, on tiny networks; a method's test names it."""
-
-    name: str
-    same_level = False
-
-    @pytest.mark.parametrize("classes", [2, 3])
-    @pytest.mark.parametrize("pair", PAIRS)
-    def test_loss_is_the_sum_of_its_terms_also_under_autocast(self, pair: str, classes: int) -> None:
-        task = tiny_distiller(self.name, pair, classes)
-        exact = seeded_terms(task, classes)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            half = seeded_terms(task, classes)
-        for terms in (exact, half):
-            assert all(value.shape == () and value.dtype == torch.float32 for value in terms.values())
-            assert list(terms)[:2] == ["focal", "dice"] and len(terms) > 3
-            total = sum(value.item() for term, value in terms.items() if term != "loss")
-            assert terms["loss"].item() == pytest.approx(total, rel=1e-5)
-        assert half["loss"].item() == pytest.approx(exact["loss"].item(), rel=0.05)
-
-    @pytest.mark.parametrize("pair", PAIRS)
-    def test_its_terms_teach_the_student_and_what_it_learns_itself_alone(self, pair: str) -> None:
-        task = tiny_distiller(self.name, pair)
-        task.teacher.requires_grad_(True)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            terms = seeded_terms(task)
-        (terms["loss"] - terms["focal"] - terms["dice"]).backward()
-        assert all(parameter.grad is None for parameter in task.teacher.parameters())
-        learners = [*task.method.parameters(), task.network.down[0].weight]
-        assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in learners)
-
-    def test_its_state_holds_all_that_it_learns(self) -> None:
-        task = tiny_distiller(self.name, "unequal")
-        fresh = build_method([self.name], task.network.channels, task.teacher.channels)
-        other = Distiller(deepcopy(task.network), task.teacher, fresh)
-        other.load_state_dict(task.state_dict())
-        assert seeded_terms(other) == seeded_terms(task)
-
-    @pytest.mark.parametrize("dead", [("network",), ("teacher",), ("network", "teacher")])
-    def test_maps_of_zeros_give_finite_losses_and_gradients(self, dead: tuple[str, ...]) -> None:
-        task = tiny_distiller(self.name, "unequal")
-        for network in dead:
-            for parameter in getattr(task, network).parameters():
-                torch.nn.init.zeros_(parameter)
-        loss = seeded_terms(task)["loss"]
-        loss.backward()
-        assert loss.isfinite()
-        assert all(p.grad is None or p.grad.isfinite().all() for p in task.parameters())
-
-    def test_only_same_level_methods_teach_nothing_to_a_copy_of_the_teacher(self) -> None:
-        teacher = tiny_distiller(self.name, "unequal").teacher
-        method = build_method([self.name], teacher.channels, teacher.channels)
-        terms = seeded_terms(Distiller(deepcopy(teacher), teacher, method))
-        nothing = all(terms[term].item() == 0 for term in terms if term not in ("focal", "dice", "loss"))
-        assert nothing == self.same_level
-
-    def test_equation_names_stages_that_exist(self) -> None:
-        equation = tiny_distiller(self.name, "unequal").equation()
-        assert equation.startswith("loss = 0.5 focal")
-        stages = set(re.findall(r"\b[st]_(\w+)", equation))
-        assert stages and stages <= STAGES
-
-
 @pytest.mark.parametrize("name", ["skd", "at", "deep"])
 @pytest.mark.parametrize("network", ["raunet", "resnet_18"])
 def test_same_level_terms_of_a_real_network_and_its_copy_are_exactly_0(network: str, name: str) -> None:
@@ -199,35 +110,10 @@ def test_same_level_terms_of_a_real_network_and_its_copy_are_exactly_0(network: 
     assert taught and not any(taught)
 
 
-class TestHLFD(MethodContract):
-    name = "hlfd"
-
-
-class TestHIFD(MethodContract):
-    name = "hifd"
-
-
-class TestIFD(MethodContract):
-    name = "ifd"
-
-
-class TestDeep(MethodContract):
-    name, same_level = "deep", True
-
-
-class TestSKD(MethodContract):
-    name, same_level = "skd", True
-
-
-class TestAT(MethodContract):
-    name, same_level = "at", True
-
-
-class TestHLFDPublished(MethodContract):
-    name = "hlfd_published"
-
-
 def test_every_method_is_under_the_contract() -> None:
+    folder = Path(__file__).parent
+    for path in folder.glob("test_*.py"):
+        import_module(f"tests.{path.stem}")
     assert {test.name for test in MethodContract.__subclasses__()} == set(METHODS)
 
 
@@ -237,10 +123,24 @@ class TestBuildMethod:
         assert method_name(published) == method_name(ours.upper()) == ours
 
     def test_wrong_name_prints_the_names_that_exist(self) -> None:
-        with pytest.raises(UserError, match=r"'hlfdd'.*hlfd, ifd, hifd, deep, skd, at, hlfd_published"):
+        with pytest.raises(UserError, match=r"'hlfdd'.*hlfd, ifd, hifd, deep, skd, hlfd_published, kd"):
             build_method(["hlfdd"], STUDENT, TEACHER)
 
-    @pytest.mark.parametrize("specs", [["at:x"], ["at:-1"], ["at:"], ["at:nan"], ["at", "attn_kd"], []])
+    @pytest.mark.parametrize(
+        "specs",
+        [
+            ["at:x"],
+            ["at:-1"],
+            ["at:"],
+            ["at:nan"],
+            ["at", "attn_kd"],
+            ["at,layers=e6"],
+            ["at,layers=e5+e5"],
+            ["at,temperature=2"],
+            ["skd,alpha"],
+            [],
+        ],
+    )
     def test_wrong_specs(self, specs: list[str]) -> None:
         with pytest.raises(UserError):
             build_method(specs, STUDENT, TEACHER)
@@ -250,7 +150,7 @@ class TestBuildMethod:
         [("alpha", -0.1), ("alpha", float("nan")), ("beta", float("inf")), ("temperature", 0.0), ("temperature", -4.0)],
     )
     def test_options_out_of_range_are_named(self, option: str, value: float) -> None:
-        with pytest.raises(UserError, match=f"--{option} must be .*, not {value}"):
+        with pytest.raises(UserError, match=f"hlfd,{option}={value}: must be"):
             build_method(["hlfd"], STUDENT, TEACHER, **{option: value})
 
     def test_combined_terms_are_weighted_and_carry_their_methods_name(

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from datasets.archive import Archive
 from datasets.frame import Frame
+from datasets.inputs import find_inputs
 from datasets.task import Task
 from engine.device import Precision, choose_device
 from engine.evaluate import LabelledCase, archived_cases, mean_dice, score_case, score_case_as_published, summarise
 from engine.overlay import TRUTH_COLOUR, draw_contours, grey_picture, montage
-from engine.predict import find_inputs, largest_components
+from engine.predict import largest_components
 from engine.report import Run, curves_figure, format_table, html_page, results_table
 from engine.segmenter import Segmenter, load_segmenter
 from networks.contract import Features, SegmentationNetwork

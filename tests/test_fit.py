@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from engine.evaluate import archived_cases, mean_dice, score_case
 from engine.fit import Schedule, Trainer
 from engine.segmenter import Segmenter
 from tests.helpers_training import SmallNetwork, equal_states, write_bare_archive
+from utils.batch import Batch
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -62,16 +64,25 @@ def make_trainer(
 
 def stop_after(trainer: Trainer, steps: int) -> None:
     """Ask the trainer to stop, as Ctrl-C does, while the given step runs."""
-    step: Callable[..., Any] = trainer._step
     count = 0
 
-    def counted(batch: Any) -> Any:
+    def counted(batch: Batch) -> None:
         nonlocal count
         count += 1
         trainer.interrupted = count == steps
+
+    spy_on(trainer, counted)
+
+
+def spy_on(trainer: Trainer, see: Callable[[Batch], object]) -> None:
+    """Show every batch before its step."""
+    step = trainer.step
+
+    def watched(batch: Batch) -> Any:
+        see(batch)
         return step(batch)
 
-    trainer._step = counted
+    trainer.step = watched  # type: ignore[method-assign]
 
 
 def test_training_learns_and_keeps_the_best(archive: Archive, tmp_path: Path) -> None:
@@ -106,6 +117,46 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     resumed.fit()
     assert equal_states(whole.task.state_dict(), resumed.task.state_dict())
     assert whole.progress == resumed.progress
+
+
+@pytest.mark.parametrize("steps", [2, 3, 5, 9])
+def test_counted_steps_resume_too(archive: Archive, tmp_path: Path, steps: int) -> None:
+    """Four batches an epoch, a validation every three steps, the last after a single one."""
+    schedule = Schedule(epochs=1, lr=1e-2, val_every=3, steps=10)
+    whole = make_trainer(archive, tmp_path / "whole", ["hlfd"], schedule)
+    whole.fit()
+    assert len(whole.progress.history) == 4 and all("score" in entry for entry in whole.progress.history)
+    stopped = make_trainer(archive, tmp_path / "parts", ["hlfd"], schedule)
+    stop_after(stopped, steps)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit()
+    resumed = make_trainer(archive, tmp_path / "parts", ["hlfd"], schedule)
+    resumed.resume()
+    resumed.fit()
+    assert equal_states(whole.task.state_dict(), resumed.task.state_dict())
+    assert whole.progress == resumed.progress
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_counted_steps_take_the_epochs_batches_at_a_falling_rate(
+    archive: Archive, tmp_path: Path, workers: int
+) -> None:
+    by_epochs = make_trainer(archive, tmp_path / "epochs")
+    by_steps = make_trainer(archive, tmp_path / "steps", schedule=Schedule(1, 1e-2, val_every=3, steps=10))
+    by_steps.loader, by_steps.batches = make_loader(
+        archive, archive.train[:-4], by_steps.segmenter.frame, "paper", 3, seed=1, workers=workers
+    )
+    expected: list[torch.Tensor] = []
+    images: list[torch.Tensor] = []
+    rates: list[float] = []
+    spy_on(by_epochs, lambda batch: expected.append(batch.image))
+    spy_on(by_steps, lambda batch: images.append(batch.image))
+    spy_on(by_steps, lambda _: rates.append(by_steps.optimizers[0].param_groups[0]["lr"]))
+    by_epochs.fit()
+    by_steps.fit()
+    assert len(expected) == 12 and len(images) == 10
+    assert all(map(torch.equal, images, expected))
+    assert rates[0] == 1e-2 and all(later < rate for rate, later in pairwise(rates))
 
 
 def test_resuming_with_other_settings_is_refused(archive: Archive, tmp_path: Path) -> None:
@@ -160,6 +211,6 @@ def test_a_loss_that_is_not_finite_stops_with_advice_and_is_not_saved(
     with torch.no_grad():
         trainer.segmenter.network.head.weight.fill_(torch.nan)
     trainer.interrupted = interrupted
-    with pytest.raises(UserError, match=r"not finite after batch \d of epoch 1; lower --lr"):
+    with pytest.raises(UserError, match=r"not finite after batch \d of epoch 1/\d+; lower --lr"):
         trainer.fit()
     assert not (tmp_path / "last.ckpt").exists()

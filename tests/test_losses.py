@@ -28,6 +28,7 @@ from tests.helpers_features import (
     resize_array,
 )
 from utils.batch import Batch
+from utils.errors import UserError
 
 BATCH = Batch(torch.zeros(2, 1, *IMAGE_SIZE), torch.zeros(2, *IMAGE_SIZE, dtype=torch.uint8), ["a", "b"])
 T = 4.0
@@ -154,8 +155,10 @@ def test_options_weigh_the_terms() -> None:
     assert terms["imd_e5"].item() == pytest.approx(usual["imd_e5"].item() / 3, rel=1e-6)
 
 
-def test_attention_alone_weighs_1_whatever_the_options() -> None:
-    assert build_method(["at"], STUDENT, TEACHER, alpha=0.2, beta=0.3).equation() == "AT(t_e5 -> s_e5)"
+def test_attention_alone_weighs_1_and_has_no_other_weights() -> None:
+    assert build_method(["at"], STUDENT, TEACHER).equation() == "AT(t_e5 -> s_e5)"
+    with pytest.raises(UserError, match="--beta: at has no such option"):
+        build_method(["at"], STUDENT, TEACHER, beta=0.3)
 
 
 class TestPublished:

@@ -302,7 +302,7 @@ def test_the_summary_lists_what_is_no_error(raw: Path) -> None:
     save((image + 2100).astype(np.int16), raw / "case_00001" / "imaging.nii.gz")
     (raw / "case_00002" / "segmentation.nii.gz").unlink()
     text = str(make(raw))
-    assert "skipped, no segmentation: 00002" in text
+    assert "skipped, no segmentation (--unlabelled cuts them): 00002" in text
     assert "without the target, negatives only: 00004" in text
     assert "note: case 00001: unusual HU" in text and "as if 1024 had been added" in text
 

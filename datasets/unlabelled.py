@@ -1,0 +1,123 @@
+"""Slices to distil on without a mask: of cases that have none, and of training cases those that no list names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.archive import Archive, case_of, slice_files
+from datasets.record import RECORD, Record
+from datasets.splits import SPLITS, load_split, patient_of
+from datasets.task import NO_MASK
+from utils.errors import UserError
+
+UNLABELLED_FOLDER = "unlabelled"
+
+
+@dataclass(frozen=True)
+class UnlabelledSlices:
+    """slices: each an archive and a file's name in there; its mask, if it has one, is never read."""
+
+    slices: tuple[tuple[Archive, str], ...]
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    @property
+    def names(self) -> list[str]:
+        return [name for _, name in self.slices]
+
+    def read(self, i: int, window: tuple[float, float] | None) -> tuple[NDArray[np.int16], tuple[float, float], str]:
+        """ct int16 [H, W], its window in stored units, and its case; `window` in HU, in place of the data's own."""
+        archive, name = self.slices[i]
+        case, _ = case_of(name)
+        return archive.read_ct(name), archive.window(case, window), case
+
+    def __str__(self) -> str:
+        cases = {(archive.folder, case_of(name)[0]) for archive, name in self.slices}
+        folders = dict.fromkeys(str(archive.folder) for archive, _ in self.slices)
+        return f"{len(self)} of {len(cases)} cases in {', '.join(folders)}"
+
+
+def unlabelled_slices(
+    folders: Iterable[Path], training: Archive, listed: Collection[str], held_out: Collection[str]
+) -> UnlabelledSlices:
+    """The slices in `folders`, but those that `training` gives with their masks and those of held-out cases.
+
+    folders: each a folder of slices, or one with such folders train/ and unlabelled/. listed: the slice files of
+    `training` that are trained on with masks; held_out: its validation and test cases, see `held_out_cases`.
+    Both are looked for, by name, in slices of the same data set only. Of any archive, its own validation and test
+    cases are left out too. UserError if a folder has nothing to give; what was held out is told on stderr.
+    """
+    listed = set(listed)
+    found: dict[Path, list[tuple[Archive, str]]] = {}
+    for folder in folders:
+        places = [place.resolve() for place in _places(folder)]
+        for place in places:
+            if place not in found:
+                found[place] = _usable(place, training, listed, held_out)
+        if not any(found[place] for place in places):
+            raise UserError(
+                f"{folder}: has no slice but those to train on with masks and those to validate or test on; "
+                "cut it with --slices all, or give another folder as --unlabelled"
+            )
+    return UnlabelledSlices(tuple(pair for pairs in found.values() for pair in pairs))
+
+
+def held_out_cases(training: Archive, test_folder: Path | None = None) -> set[str]:
+    """The validation and test cases of the data that `training` is a part of, as far as its folders tell.
+
+    By cases.json, by splits.json, and by the slices in the folder test/ beside it and in `test_folder`.
+    """
+    folder = training.folder.resolve()
+    root = folder.parent if folder.name == "train" else folder
+    tests = [root / "test"] + ([test_folder, test_folder / "test"] if test_folder is not None else [])
+    held_out = {case_of(name)[0] for test in tests if test.resolve() != folder for name in slice_files(test)}
+    if (root / SPLITS).is_file():
+        split = load_split(root / SPLITS)
+        held_out |= {*split.val, *split.test}
+    return held_out | _evaluated(training)
+
+
+def _evaluated(archive: Archive) -> set[str]:
+    """The cases that the archive itself keeps for validation and testing."""
+    return {name for name, case in archive.record.cases.items() if case.split != "train"} if archive.record else set()
+
+
+def _places(folder: Path) -> list[Path]:
+    """The folders of slices that are meant by one."""
+    below = [folder / "train", folder / UNLABELLED_FOLDER]
+    places = [place for place in [folder, *below] if (place / RECORD).is_file() or slice_files(place)]
+    if not places:
+        raise UserError(
+            f"{folder}: holds no slices; cut some with: python scripts/SliceMaker.py --inpath ANY_CT "
+            f"--outpath {folder} --unlabelled"
+        )
+    return [folder] if folder in places else places
+
+
+def _usable(
+    place: Path, training: Archive, listed: Collection[str], held_out: Collection[str]
+) -> list[tuple[Archive, str]]:
+    record = Record.load(place)
+    archive = Archive(place, record.dataset if record else training.dataset, NO_MASK, record)
+    if (archive.dataset_window is None) != (training.dataset_window is None):
+        kinds = ("CT", "MR") if archive.dataset_window else ("MR", "CT")
+        raise UserError(f"{place}: holds {kinds[0]}, but {training.folder} {kinds[1]}; give slices of the same kind")
+    related = archive.dataset == training.dataset
+    own, others = _evaluated(archive), {_patient(case) for case in held_out if related}
+    left_out = [case for case in archive.cases if case in own or _patient(case) in others]
+    if left_out:
+        print(f"note: {place}: left out, as cases to validate or test on: {', '.join(left_out)}", file=sys.stderr)
+    names = [name for case, names in archive.cases.items() if case not in left_out for name in names]
+    return [(archive, name) for name in names if not (related and name in listed)]
+
+
+def _patient(case: str) -> str:
+    """By what a case's name says in any layout: of nnU-Net, case_00007_0000 is KiTS's 00007."""
+    return patient_of(case.removeprefix("case_").removesuffix("_0000"))

@@ -1,0 +1,62 @@
+"""Weights that give every distillation term the same pull on the student, whatever its scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distillation.gradients import gradient_norms
+
+EVERY = 25
+"""Steps from one measurement to the next: each costs a backward pass for every term."""
+MEMORY = 0.7
+"""How much of the old weights a measurement keeps."""
+LARGEST = 1000.0
+"""A term that is all but satisfied is not blown up without end."""
+
+
+class GradientBalance(nn.Module):
+    """Scales each term so that its gradient's norm on the student is share / n of the segmentation loss's.
+
+    n is the number of terms that reach the student; the others, such as a critic's own, stay as they are. Weights
+    are measured every `EVERY` steps and smoothed. The idea of Z. Chen,
+    V. Badrinarayanan, C.-Y. Lee, A. Rabinovich: GradNorm, ICML 2018 (arXiv 1711.02257), with the weights set
+    rather than trained. They undo the weights that a method gives its own terms.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+        self.steps = 0
+        self.scales: dict[str, float] = {}
+
+    def forward(
+        self, segmentation: Mapping[str, Tensor], terms: dict[str, Tensor], student: Sequence[nn.Parameter]
+    ) -> dict[str, Tensor]:
+        """The terms with their weights; outside of training the last ones, without a measurement."""
+        if self.training and torch.is_grad_enabled():
+            if self.steps % EVERY == 0:
+                self._measure(segmentation, terms, student)
+            self.steps += 1
+        return {term: self.scales.get(term, 1.0) * value for term, value in terms.items()}
+
+    def _measure(
+        self, segmentation: Mapping[str, Tensor], terms: dict[str, Tensor], student: Sequence[nn.Parameter]
+    ) -> None:
+        together = {"segmentation": torch.stack(list(segmentation.values())).sum(), **terms}
+        norms = {term: float(of["all"]) for term, of in gradient_norms(together, {"all": student}).items()}
+        total = self.share * norms.pop("segmentation")
+        reaching = {term: norm for term, norm in norms.items() if norm > 0}
+        for term, norm in reaching.items():
+            scale = min(total / len(reaching) / norm, LARGEST)
+            before = self.scales.get(term, scale)
+            self.scales[term] = MEMORY * before + (1 - MEMORY) * scale
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"steps": self.steps, "scales": dict(self.scales)}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.steps, self.scales = state["steps"], dict(state["scales"])

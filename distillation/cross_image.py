@@ -1,0 +1,185 @@
+"""Cross-image relations: pixels compared with those of other images, in the batch and in a memory.
+
+C. Yang, H. Zhou, Z. An, X. Jiang, Y. Xu, Q. Zhang: Cross-Image Relational Knowledge Distillation for Semantic
+Segmentation, CVPR 2022 (arXiv 2204.06986).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distillation.layerwise import Layerwise
+from distillation.method import Method, times
+from distillation.regions import class_means, nodes, shrink_mask, unit
+from distillation.stages import check_layers, stage
+from networks.blocks import BatchNorm
+from networks.contract import Channels, Features, resize
+from utils.batch import Batch
+
+NODES = 16
+"""Nodes along a side of an image in the relations of a batch; as many as e5 of 512 pixels at stride 32."""
+ANCHORS = 2048
+"""Pixels of a batch that are compared with the memory."""
+NEW_PIXELS = 16
+"""Pixels of a class that enter the memory from one image, as in the authors' code."""
+
+
+class MiniBatch(Layerwise):
+    """The part of CIRKD without a memory: each pixel's likeness to the pixels of all images of the batch.
+
+    weight times the mean over the images i, j and the pixels of i of KL(softmax(r_t / T) || softmax(r_s / T)), r the
+    cosines of that pixel with all pixels of j; the paper's weight is 1, its temperature 0.1. Maps of more
+    than 16 pixels in a row are averaged over patches (as the authors' code can). Of a batch of one, the
+    image is compared with itself. Unequal widths need no adapter.
+    """
+
+    symbol = "P2P"
+
+    def __init__(
+        self,
+        student: Channels,
+        teacher: Channels,
+        layers: Sequence[str] = ("e5",),
+        temperature: float = 0.1,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__(student, teacher, layers, weight)
+        self.temperature = temperature
+
+    def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Tensor:
+        student = resize(student, teacher.shape[2:])
+        return relation_kl(image_relations(student), image_relations(teacher), self.temperature)
+
+
+class CIRKD(Method):
+    """Cross-image relations: to the batch, and to the teacher's remembered pixels and regions of every class.
+
+    alpha P2P in the batch (see `MiniBatch`) + beta P2P to the memory + gamma P2R to the memory, 1, 0.1 and 0.1 in the
+    paper. The last two are the mean over the pixels of KL(softmax(r_t / T) || softmax(r_s / T)), r the cosines with
+    vectors that the teacher gave to earlier images: single pixels, or means of a class in an image.
+    At most 2048 pixels of a batch take part, drawn at random.
+
+    Sizes as in the authors' code: queues of pixel_memory and region_memory vectors a class, out of which each step
+    compares pixel_contrast and region_contrast, shared evenly among the classes. Both queues are saved with a
+    run: 4 * classes * (pixel_memory + region_memory) * teacher's width bytes.
+
+    A student of another width is projected by 1x1 convolution, batch norm, ReLU and 1x1 convolution.
+    """
+
+    def __init__(
+        self,
+        student: Channels,
+        teacher: Channels,
+        layer: str = "e5",
+        alpha: float = 1.0,
+        beta: float = 0.1,
+        gamma: float = 0.1,
+        temperature: float = 0.1,
+        pixel_memory: int = 20000,
+        region_memory: int = 2000,
+        pixel_contrast: int = 4096,
+        region_contrast: int = 1024,
+    ) -> None:
+        super().__init__()
+        (self.layer,) = check_layers((layer,))
+        self.alpha, self.beta, self.gamma, self.temperature = alpha, beta, gamma, temperature
+        self.classes = teacher.classes
+        self.pixels_each, self.regions_each = (
+            contrast // self.classes + 1 for contrast in (pixel_contrast, region_contrast)
+        )
+        width = stage(teacher, self.layer)
+        self.projection = projection(stage(student, self.layer), width)
+        self.pixels, self.regions = (Memory(self.classes, size, width) for size in (pixel_memory, region_memory))
+
+    def forward(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
+        s, t = (stage(features, self.layer) for features in (student, teacher))
+        size = t.shape[2:]
+        t_vectors = unit(t.detach(), dim=1)
+        s_vectors = unit(resize(self.projection(s), size), dim=1)
+        self._remember(t_vectors, batch.mask)
+        anchors = [vectors.movedim(1, 3).flatten(0, 2) for vectors in (s_vectors, t_vectors)]
+        if len(anchors[0]) > ANCHORS:
+            chosen = torch.randperm(len(anchors[0]))[:ANCHORS].to(t.device)
+            anchors = [vectors[chosen] for vectors in anchors]
+        terms = {
+            "batch": self.alpha * relation_kl(image_relations(resize(s, size)), image_relations(t), self.temperature)
+        }
+        for name, weight, memory, each in (
+            ("pixel", self.beta, self.pixels, self.pixels_each),
+            ("region", self.gamma, self.regions, self.regions_each),
+        ):
+            others = memory.draw(each).T
+            terms[name] = weight * relation_kl(anchors[0] @ others, anchors[1] @ others, self.temperature)
+        return terms
+
+    @torch.no_grad()
+    def _remember(self, vectors: Tensor, mask: Tensor) -> None:
+        """Put the teacher's pixels and class means of these images into the queues of their classes."""
+        means, present = class_means(vectors, mask, self.classes)
+        labels = shrink_mask(mask, vectors.shape[2:])
+        for image, label in present.nonzero().tolist():
+            self.regions.add(label, means[image, label].unsqueeze(0))
+            own = vectors[image][:, labels[image] == label].T
+            self.pixels.add(label, own[torch.randperm(len(own))[:NEW_PIXELS].to(own.device)])
+
+    def equation(self) -> str:
+        maps = f"(t_{self.layer} -> s_{self.layer})"
+        parts = ((self.alpha, "P2P"), (self.beta, "MemoryP2P"), (self.gamma, "MemoryP2R"))
+        return " + ".join(times(weight, f"{symbol}{maps}") for weight, symbol in parts)
+
+
+class Memory(nn.Module):
+    """A queue of vectors for each class: the newest `size`, at L2 norm 1."""
+
+    vectors: Tensor
+    added: Tensor
+
+    def __init__(self, classes: int, size: int, width: int) -> None:
+        super().__init__()
+        self.size = size
+        self.register_buffer("vectors", torch.zeros(classes, size, width))
+        self.register_buffer("added", torch.zeros(classes, dtype=torch.long))
+
+    def add(self, label: int, vectors: Tensor) -> None:
+        """vectors: [n, width], which take the places of the oldest of their class."""
+        start = int(self.added[label])
+        newest = vectors[-self.size :]
+        places = torch.arange(start, start + len(newest), device=vectors.device) % self.size
+        self.vectors[label, places] = unit(newest, dim=1)
+        self.added[label] += len(newest)
+
+    def draw(self, each: int) -> Tensor:
+        """At most `each` different ones of every class, at random: [n, width]."""
+        filled = self.added.clamp(max=self.size).tolist()
+        return torch.cat([self.vectors[label, torch.randperm(count)[:each]] for label, count in enumerate(filled)])
+
+
+def projection(inputs: int, outputs: int) -> nn.Module:
+    """The student's head, as in the authors' code; nothing where the counts are equal."""
+    if inputs == outputs:
+        return nn.Identity()
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel_size=1, bias=False),
+        BatchNorm(outputs),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(outputs, outputs, kernel_size=1, bias=False),
+    )
+
+
+def image_relations(maps: Tensor) -> Tensor:
+    """Cosines of each node of each image with all nodes n of each image: [B, C, h, w] -> [B * n, B, n]."""
+    maps = nodes(maps, most=NODES)
+    vectors = unit(maps.movedim(1, 3).flatten(0, 2), dim=1)
+    relations: Tensor = (vectors @ vectors.T).unflatten(1, (len(maps), -1))
+    return relations
+
+
+def relation_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KL(softmax(teacher / T) || softmax(student / T)) over the last dimension, mean over the others."""
+    log_p, log_q = ((relations / temperature).log_softmax(dim=-1) for relations in (student, teacher))
+    divergence = F.kl_div(log_p, log_q, reduction="none", log_target=True)
+    return divergence.sum(dim=-1).mean()

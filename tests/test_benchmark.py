@@ -1,0 +1,238 @@
+"""The benchmark end to end with networks that train in a moment, and the pool that runs it in parallel."""
+
+from __future__ import annotations
+
+import csv
+import operator
+import os
+import runpy
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from datasets.archive import Archive
+from datasets.frame import Frame
+from engine.benchmark_run import by_case
+from engine.evaluate import archived_cases, mean_dice, score_case
+from engine.grid import LONGER, UNDISTILLED, read_row
+from engine.pool import run_all
+from engine.segmenter import Segmenter, load_segmenter
+from networks import NETWORKS
+from tests.helpers_training import SmallNetwork, equal_states, write_bare_archive
+from utils.errors import UserError
+from utils.files import read_json
+
+ROOT = Path(__file__).resolve().parent.parent
+TRAINING = ("--steps", 2, "--batch_size", 4, "--lr", 0.01, "--device", "cpu")
+BENCHMARK = ("--students", "tiny", "--seeds", 1, 0, "--longer", 1.5, "--no_distances", *TRAINING)
+
+Command = Callable[..., None]
+
+
+def tiny(classes: int, pretrained: bool) -> SmallNetwork:
+    return SmallNetwork(classes)
+
+
+def tiny_teacher(classes: int, pretrained: bool) -> SmallNetwork:
+    return SmallNetwork(classes, width=6)
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Command]:
+    """Runs a script in this process, as if its words had been typed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(NETWORKS, "tiny", "tests.test_benchmark:tiny")
+        patch.setitem(NETWORKS, "tiny_teacher", "tests.test_benchmark:tiny_teacher")
+        patch.setenv("TQDM_DISABLE", "1")
+        patch.syspath_prepend(ROOT / "scripts")
+
+        def command(script: str, *words: object) -> None:
+            patch.setattr("sys.argv", [script, *map(str, words)])
+            runpy.run_path(str(ROOT / script))["main"]()
+
+        before = signal.getsignal(signal.SIGTERM)
+        yield command
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, run: Command) -> Path:
+    """Slices of four cases in train and of three others in test, and a teacher that has seen neither."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    write_bare_archive(folder / "slices" / "train", cases=4)
+    test = write_bare_archive(folder / "slices" / "test", cases=7)
+    for case in range(4):
+        for path in test.glob(f"{case:05d}_*.npz"):
+            path.unlink()
+    archive = Archive.open(folder / "slices", "kits", "tumor")
+    torch.manual_seed(7)
+    teacher = Segmenter(tiny_teacher(2, False), "tiny_teacher", "kits", archive.task, Frame(64, 0), (-200.0, 300.0))
+    weights, seen = teacher.network.state_dict(), {"train": [], "val": []}
+    torch.save({**teacher.description(), "weights": weights, "config": {}, "cases": seen}, folder / "teacher.ckpt")
+    return folder
+
+
+def words(data: Path, out: str, *methods: str) -> tuple[object, ...]:
+    where = ("--teacher", data / "teacher.ckpt", "--train_data_path", data / "slices", "--outpath", data / out)
+    return (*where, *BENCHMARK, "--methods", *methods)
+
+
+@pytest.fixture(scope="module")
+def bench(data: Path, run: Command) -> Path:
+    """A finished benchmark of one student, one method and two seeds."""
+    run("scripts/benchmark.py", *words(data, "bench", "hlfd"))
+    return data / "bench"
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def scores(out: Path) -> str:
+    """results.md without what is measured."""
+    text = (out / "results.md").read_text()
+    return text.partition("| training cost")[0]
+
+
+def test_every_student_method_and_seed_is_scored_on_the_test_cases(bench: Path, data: Path) -> None:
+    runs = table(bench / "results.csv")
+    assert [(row["method"], row["seed"], row["steps"]) for row in runs] == [
+        (UNDISTILLED, "0", "2"), (UNDISTILLED, "1", "2"), (LONGER, "0", "3"), (LONGER, "1", "3"),
+        ("hlfd", "0", "2"), ("hlfd", "1", "2"),
+    ]  # fmt: skip
+    cases = table(bench / "cases.csv")
+    assert {row["case"] for row in cases} == {"00004", "00005", "00006"}
+    assert len(cases) == 3 * (1 + len(runs))
+    best = bench / "runs" / "tiny" / "hlfd" / "seed_1" / "best.ckpt"
+    segmenter, _ = load_segmenter(best, torch.device("cpu"))
+    archive = Archive.open(data / "slices", "kits", "tumor", "test")
+    rows = [row for case in archived_cases(archive, archive.cases, None) for row in score_case(segmenter, case)]
+    assert float(runs[5]["dice"]) == pytest.approx(mean_dice(rows), rel=1e-5)
+    of_cases = [float(row["dice"]) for row in cases if (row["method"], row["seed"]) == ("hlfd", "1")]
+    assert np.mean(of_cases) == pytest.approx(mean_dice(rows), rel=1e-5)
+
+
+def test_the_tables_and_the_page_tell_what_a_reader_asks(bench: Path) -> None:
+    text, page = (bench / "results.md").read_text(), (bench / "index.html").read_text()
+    runs = table(bench / "results.csv")
+    dice = {name: np.mean([float(r["dice"]) for r in runs if r["method"] == name]) for name in (UNDISTILLED, "hlfd")}
+    line = next(line for line in text.splitlines() if line.startswith("| hlfd | 0."))
+    assert f"| {dice['hlfd'] - dice[UNDISTILLED]:+.3f} |" in line
+    assert "times the steps: tiny 1.5" in text and "fewer than 6 cases" in text
+    assert "src='data:image/png;base64," in page and "http" not in page and "Holm" in page
+
+
+def test_a_finished_benchmark_is_not_run_again_and_grows(bench: Path, data: Path, run: Command) -> None:
+    def written() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (bench / "runs").rglob("*") if path.is_file()}
+
+    before, told = written(), (bench / "results.md").read_text()
+    run("scripts/benchmark.py", *words(data, "bench", "hlfd"))
+    assert written() == before and (bench / "results.md").read_text() == told
+    run("scripts/benchmark.py", *words(data, "bench", "hlfd", "skd/at:0.5"))
+    assert before.items() <= written().items()
+    assert "| skd/at:0.5 |" in (bench / "results.md").read_text()
+
+
+def test_the_same_command_gives_the_same_scores(bench: Path, data: Path, run: Command) -> None:
+    run("scripts/benchmark.py", *words(data, "again", "hlfd"))
+    run("scripts/benchmark.py", *words(data, "bench", "hlfd"))
+    assert scores(bench) == scores(data / "again")
+    assert (bench / "cases.csv").read_bytes() == (data / "again" / "cases.csv").read_bytes()
+
+
+def test_an_undistilled_run_is_train_py_s(bench: Path, data: Path, run: Command) -> None:
+    run(
+        "train.py", "--model", "tiny", "--train_data_path", data / "slices", "--checkpoint_path", data / "alone",
+        "--size", 64, "--crop", 0, "--seed", 1, *TRAINING,
+    )  # fmt: skip
+    mine, theirs = (
+        torch.load(folder / "best.ckpt", weights_only=True)["weights"]
+        for folder in (bench / "runs" / "tiny" / UNDISTILLED / "seed_1", data / "alone")
+    )
+    assert equal_states(mine, theirs)
+
+
+def test_a_failing_method_costs_only_itself(data: Path, run: Command) -> None:
+    with pytest.raises(UserError, match=r"2 of 8 runs failed .* tiny at,layers=e9: there is no stage 'e9'"):
+        run("scripts/benchmark.py", *words(data, "failing", "at,layers=e9", "hlfd"))
+    text = (data / "failing" / "results.md").read_text()
+    assert "| hlfd |" in text and "e9" not in text
+    assert "UserError" in (data / "failing" / "runs" / "tiny" / "at,layers=e9" / "seed_0" / "train.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--lr", 0.02), r"seed_0: was begun with lr = 0\.01, not 0\.02"),
+        (("--methods", "hlvd"), "there is no distillation method 'hlvd'"),
+        (("--test_data_path", "slices/train"), "4 of its 4 cases train or choose the students"),
+        (("--validation_only",), "has no validation cases set apart"),
+        (("--epochs", 1), "not allowed with argument"),
+    ],
+)
+def test_what_would_mislead_is_refused(
+    bench: Path, data: Path, run: Command, monkeypatch: pytest.MonkeyPatch, given: tuple[object, ...], message: str
+) -> None:
+    monkeypatch.chdir(data)
+    with pytest.raises(UserError, match=message):
+        run("scripts/benchmark.py", *words(data, "bench", "hlfd"), *given)
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    bench: Path, data: Path, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.fit import Trainer
+
+    step = Trainer.step
+
+    def interrupted(trainer: Trainer, batch: Any) -> Any:
+        trainer.interrupted = "hlfd" in str(trainer.folder) and trainer.progress.epoch == 1
+        return step(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run("scripts/benchmark.py", *words(data, "stopped", "hlfd"))
+    monkeypatch.undo()
+    run("scripts/benchmark.py", *words(data, "stopped", "hlfd"))
+    folders = [out / "runs" / "tiny" / "hlfd" / "seed_0" for out in (bench, data / "stopped")]
+    mine, theirs = (read_json(folder / "result.json") for folder in folders)
+    for row in (*mine["rows"], *theirs["rows"]):
+        del row["seconds"]
+    assert mine["rows"] == theirs["rows"]
+
+
+def test_a_case_scores_the_mean_of_its_defined_regions() -> None:
+    rows = [
+        {"case": "1", "region": "organ", "dice": 0.75}, {"case": "1", "region": "tumor", "dice": 0.25},
+        {"case": "2", "region": "organ", "dice": 1.0}, {"case": "2", "region": "tumor", "dice": None},
+        {"case": "3", "region": "organ", "dice": None}, {"case": "3", "region": "tumor", "dice": None},
+    ]  # fmt: skip
+    assert by_case(rows) == pytest.approx({"1": 0.5, "2": 1.0, "3": np.nan}, nan_ok=True)
+
+
+def test_rows_are_methods_joined_by_a_slash() -> None:
+    row = read_row("cwd,layers=e4+e5/recursive_feedback_ours:0.5/balance=1/course=decay")
+    assert row.kd == ("cwd,layers=e4+e5", "hlfd:0.5") and (row.balance, row.course) == (1, "decay")
+    assert row.name == "cwd,layers=e4+e5/hlfd:0.5/balance=1/course=decay"
+    with pytest.raises(UserError, match="names no method"):
+        read_row("balance=1")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_piece_of_work_that_fails_ends_alone(jobs: int) -> None:
+    work = [partial(time.sleep, 0), partial(time.sleep, -1), partial(time.sleep, 0)]
+    if jobs > 1:
+        work.insert(1, partial(os._exit, 1))
+    ended = dict(run_all(work, operator.call, jobs))
+    assert ended[work[0]] is None and ended[work[-1]] is None
+    assert ended[work[-2]] == "ValueError: sleep length must be non-negative"
+    assert jobs == 1 or "its process died" in str(ended[work[1]])
