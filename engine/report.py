@@ -122,19 +122,20 @@ def html_page(
 ) -> str:
     """One page with nothing outside it."""
     parts = [f"<h1>{html.escape(title)}</h1><p class=notice>{html.escape(notice)}</p>", "<h2>Results</h2>"]
-    parts += [_html_table(table) for table in tables]
+    parts += [html_table(table) for table in tables]
     parts.append("<p>Mean ± standard deviation over the test cases, scored on whole volumes.</p>")
-    parts.append(f"<h2>Training</h2>{_image(_png(curves), 'training curves')}")
+    parts.append(f"<h2>Training</h2>{html_image(figure_png(curves), 'training curves')}")
     parts.append("<h2>Pictures</h2>")
     for row_title, row in pictures:
-        cells = "".join(
-            f"<figure>{_image(_picture_png(picture), caption)}<figcaption>{html.escape(caption)}</figcaption></figure>"
-            for caption, picture in row
-        )
+        cells = "".join(_html_figure(picture, caption) for caption, picture in row)
         parts.append(f"<h3>{html.escape(row_title)}</h3><div class=row>{cells}</div>")
     listing = "\n".join(html.escape(command) for command in commands)
     parts.append(f"<h2>Commands</h2><pre>{listing}</pre>")
-    body = "\n".join(parts)
+    return page(title, "\n".join(parts))
+
+
+def page(title: str, body: str) -> str:
+    """A whole HTML document around the body; nothing is loaded from elsewhere."""
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>"
         f"<meta name=viewport content='width=device-width'><style>{STYLE}</style><main>{body}</main></html>"
@@ -157,18 +158,23 @@ pre { background: #f5f5f5; padding: 1rem; white-space: pre-wrap; font-size: 13px
 """
 
 
-def _html_table(table: Sequence[Sequence[str]]) -> str:
+def html_table(table: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table[0])
     rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table[1:])
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def _image(png: bytes, alt: str) -> str:
+def _html_figure(picture: Picture, caption: str) -> str:
+    image = html_image(_picture_png(picture), caption)
+    return f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def html_image(png: bytes, alt: str) -> str:
     data = base64.b64encode(png).decode()
     return f"<img alt='{html.escape(alt, quote=True)}' src='data:image/png;base64,{data}'>"
 
 
-def _png(figure: Figure) -> bytes:
+def figure_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     plt.close(figure)

@@ -1,0 +1,131 @@
+"""What networks and training steps of a benchmark cost: measured once and kept in costs.json."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from datasets.archive import Archive
+from engine.benchmark_run import logged, prepare, use_threads
+from engine.device import environment
+from engine.evaluate import archived_cases
+from engine.grid import UNDISTILLED, Benchmark, Row, Run
+from engine.segmenter import Segmenter, load_segmenter
+from engine.training import make_trainer, open_archive
+from networks import build
+from networks.count import count
+from utils.errors import UserError
+from utils.files import make_folder, read_json, write_json
+
+TURNS = 5  # timed steps of each kind
+SLICES = 8  # timed on the CPU
+
+Costs = dict[str, Any]
+
+
+def measure(benchmark: Benchmark, students: Sequence[str], rows: Sequence[Row], longer: float | None = None) -> Costs:
+    """{"networks": name -> parameters, ..., "steps": student -> row -> ms, ..., "longer": student -> multiple}.
+
+    What costs.json knows is not measured again. longer: the multiple to write down instead of a measured one:
+    the median over the rows of a distilled step's time in undistilled steps, rounded up to a half.
+    """
+    make_folder(benchmark.outpath)
+    use_threads(benchmark)
+    path = benchmark.outpath / "costs.json"
+    costs: Costs = read_json(path) if path.exists() else {"networks": {}, "steps": {}, "longer": {}}
+    if costs.setdefault("identity", dict(benchmark.identity)) != benchmark.identity:
+        raise UserError(f"{path}: was measured for another teacher or other slices; give another --outpath")
+    teacher, _ = load_segmenter(benchmark.tckpt, torch.device("cpu"))
+    archive = open_archive(benchmark.train_data_path, teacher.dataset, teacher.task.name, "train")
+    costs["threads"], costs["cpu"] = torch.get_num_threads(), environment(torch.device("cpu"))["processor"]
+    costs["teacher"] = teacher.model
+    for name in {teacher.model: 0, **dict.fromkeys(students, 0)}:
+        if name not in costs["networks"]:
+            network = teacher.network if name == teacher.model else build(name, teacher.task.num_classes)
+            costs["networks"][name] = network_cost(
+                Segmenter(network, name, teacher.dataset, teacher.task, teacher.frame, teacher.window), archive
+            )
+    for student in students:
+        steps = costs["steps"].setdefault(student, {})
+        for row in [Row(UNDISTILLED), *rows]:
+            if row.name not in steps and (timed := time_step(benchmark, student, row)):
+                steps[row.name] = timed
+                write_json(path, costs)
+                print(f"timed: {student} {row.name}, {timed['ms']:.0f} ms a step, x {timed['ratio']:.2f}", flush=True)
+        ratios = [steps[row.name]["ratio"] for row in rows if row.name in steps]
+        if longer or (student not in costs["longer"] and ratios):
+            costs["longer"][student] = longer or math.ceil(2 * median(ratios)) / 2
+    write_json(path, costs)
+    if torch.cuda.is_available():
+        # The runs may be other processes, which need this memory.
+        torch.cuda.empty_cache()
+    return costs
+
+
+def network_cost(segmenter: Segmenter, archive: Archive) -> dict[str, float]:
+    """Parameters, GMACs for one framed slice, and slices per second from source pixels to labels on the CPU."""
+    segmenter.network.to(memory_format=torch.channels_last)
+    side = segmenter.frame.image(torch.zeros(1, 512, 512)).shape[-1]
+    parameters, macs = count(segmenter.network, side)
+    case = next(iter(archived_cases(archive, [*archive.val_cases, *archive.cases][:1], segmenter.window)))
+    image = case.image[:SLICES]
+    seconds = time_in_turns({"segment": lambda: segmenter.segment(image, case.window)}, repeats=3)["segment"]
+    return {
+        "parameters": parameters,
+        "gmacs": round(macs / 1e9, 3),
+        "gmacs_at": side,
+        "slices_per_second": len(image) / median(seconds),
+    }
+
+
+def time_step(benchmark: Benchmark, student: str, row: Row) -> dict[str, float]:
+    """ms of a whole training step on a batch of slices, and its ratio to the undistilled step, by turns with it.
+
+    Empty where the row cannot be built or fails: its runs will tell why.
+    """
+    try:
+        with logged(benchmark.outpath / "timing.log"):
+            rows = {each.name: each for each in (Row(UNDISTILLED), row)}
+            steps = {name: _step(benchmark, Run(student, each, 0, benchmark.outpath)) for name, each in rows.items()}
+            seconds = {name: median(times) for name, times in time_in_turns(steps, TURNS).items()}
+    except Exception:
+        return {}
+    return {"ms": 1000 * seconds[row.name], "ratio": seconds[row.name] / seconds[UNDISTILLED]}
+
+
+def time_in_turns(steps: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each repeat, by name; one untimed step of each comes first.
+
+    The kinds of step take turns, so that a busy machine slows all of them alike.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(repeats + 1):
+        for name, step in steps.items():
+            start = perf_counter()
+            step()
+            if turn:
+                seconds[name].append(perf_counter() - start)
+    return seconds
+
+
+def _step(benchmark: Benchmark, run: Run) -> Callable[[], None]:
+    prepared = prepare(benchmark, run)
+    prepared[0].workers = 0
+    trainer = make_trainer(*prepared)
+    batch = next(iter(trainer.loader))
+    trainer.task.train()
+    trainer.task.prepare([batch])
+    device = trainer.precision.device
+    batch = batch.to(device)
+
+    def step() -> None:
+        trainer.step(batch)
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
+
+    return step

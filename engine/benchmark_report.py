@@ -1,0 +1,320 @@
+"""A benchmark's tables: who is best, whether the gain is real, and what it costs."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from engine.benchmark_run import by_case
+from engine.evaluate import Row as CaseScores
+from engine.evaluate import write_csv
+from engine.grid import LONGER, UNDISTILLED, Benchmark, Run, is_finished
+from engine.report import figure_png, format_table, html_image, html_table, page
+from engine.statistics import FEWEST_CASES, RESAMPLES, Comparison, Scores, compare, holm, mean_over_seeds
+from utils.errors import UserError
+from utils.files import read_json, whole_file
+
+Table = list[list[str]]
+
+
+@dataclass
+class Line:
+    """The finished runs of one row: results by seed, and scores [seeds, cases]."""
+
+    name: str
+    results: dict[int, dict[str, Any]]
+
+    def scores(self, metric: str, seeds: Sequence[int] | None = None) -> Scores:
+        """[seeds, cases], NaN where undefined or not available."""
+        return np.array(
+            [list(by_case(self.results[seed]["rows"], metric).values()) for seed in seeds or self.results], float
+        )
+
+    def seed_means(self, metric: str) -> Scores:
+        """[seeds]: the mean over cases."""
+        return np.array([mean_of(row) for row in self.scores(metric)])
+
+
+def mean_of(values: Scores) -> float:
+    """The mean of what is defined."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else math.nan
+
+
+def read_lines(benchmark: Benchmark, runs: Sequence[Run]) -> dict[str, list[Line]]:
+    """Student -> its lines in the order of the plan; UserError if no run is finished."""
+    lines: dict[str, dict[str, Line]] = {}
+    for run in runs:
+        line = lines.setdefault(run.student, {}).setdefault(run.row.name, Line(run.row.name, {}))
+        if is_finished(benchmark, run):
+            line.results[run.seed] = read_json(run.folder / "result.json")
+    found = {student: [line for line in rows.values() if line.results] for student, rows in lines.items()}
+    if not any(found.values()):
+        raise UserError(f"{benchmark.outpath}: no run is finished yet, so there is nothing to tell")
+    return {student: rows for student, rows in found.items() if rows}
+
+
+def write_report(
+    benchmark: Benchmark, runs: Sequence[Run], costs: Mapping[str, Any], scored_teacher: Mapping[str, Any]
+) -> None:
+    """Write results.csv, cases.csv, results.md and index.html from the finished runs, and print the tables."""
+    out = benchmark.outpath
+    lines, teacher = read_lines(benchmark, runs), scored_teacher["rows"]
+    write_csv(out / "results.csv", run_rows(lines))
+    write_csv(out / "cases.csv", case_rows(lines, teacher, costs["teacher"]))
+    cases = len(by_case(teacher))
+    title = f"Distilling {costs['teacher']} for {benchmark.identity['dataset']} {benchmark.identity['task']}"
+    sections: list[tuple[str, list[str | Table]]] = [
+        (
+            student,
+            [
+                verdict(rows),
+                score_table(rows, teacher, costs["teacher"]),
+                cost_table(rows, costs["steps"].get(student, {})),
+            ],
+        )
+        for student, rows in lines.items()
+    ]
+    sections.append(("Networks", [network_table(lines, teacher, costs), *notes(costs, cases)]))
+    notice = f"Scores of {cases} test cases, which trained and chose no student."
+    if benchmark.validation_only:
+        notice = f"Scores of {cases} VALIDATION cases, which picked each checkpoint: to choose recipes, not to report."
+    elif seen := scored_teacher["seen_in_training"]:
+        notice += f" {len(seen)} of them trained or chose the TEACHER: its row and the gap closed are too good."
+    text = [f"# {title}", notice]
+    body = [f"<h1>{html.escape(title)}</h1><p class=notice>{html.escape(notice)}</p>"]
+    body.append(html_image(figure_png(cost_figure(lines, teacher, costs)), "Dice against training time"))
+    for heading, parts in sections:
+        text.append(f"## {heading}")
+        body.append(f"<h2>{html.escape(heading)}</h2>")
+        for part in parts:
+            text.append(part if isinstance(part, str) else markdown_table(part))
+            body.append(f"<p>{html.escape(part)}</p>" if isinstance(part, str) else html_table(part))
+            print(f"\n{part if isinstance(part, str) else format_table(part)}")
+    for name, content in (("results.md", "\n\n".join(text) + "\n"), ("index.html", page(title, "\n".join(body)))):
+        with whole_file(out / name) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    print(f"\n{notice}\n{out / 'results.md'}\n{out / 'index.html'}")
+
+
+def notes(costs: Mapping[str, Any], cases: int) -> list[str]:
+    """What the columns mean."""
+    few = "" if cases >= FEWEST_CASES else f" With fewer than {FEWEST_CASES} cases no p falls below 0.05."
+    longer = ", ".join(f"{student} {times:g}" for student, times in costs["longer"].items())
+    return [
+        "Dice: mean over cases of whole volumes (and over the task's regions), then mean ± standard deviation over "
+        "seeds. gain: over the undistilled student, paired by case and seed, with the percentile interval of "
+        f"{RESAMPLES} bootstrap samples of cases and seeds. p: Wilcoxon's signed rank test over cases, each with its "
+        f"mean over seeds, with Holm's correction over the rows of the table.{few} gap closed: the gain as a share of "
+        "the teacher's lead over the undistilled student. HD95: where defined, with the share of predictions that "
+        "have one. Slice protocol: as published, slices picked by the ground truth.",
+        f"'{LONGER}' trains for so many times the steps: {longer or 'left out'}; unless it was given, that is the "
+        "time of a distilled step, in the median over the methods first measured, rounded up to a half. ratio: a "
+        "step's time in undistilled steps, medians of steps that took turns; step ms: the same in the undistilled "
+        f"step's ms. CPU slices/s: {costs['threads']} thread(s), {costs['cpu']}.",
+    ]
+
+
+def comparisons(rows: Sequence[Line]) -> dict[str, Comparison]:
+    """Row -> its comparison with the undistilled student over the seeds that both have; p after Holm."""
+    base = next((line for line in rows if line.name == UNDISTILLED), None)
+    found = {}
+    for line in rows:
+        if base is not None and line is not base and (seeds := sorted(line.results.keys() & base.results.keys())):
+            found[line.name] = compare(line.scores("dice", seeds), base.scores("dice", seeds))
+    corrected = holm([each.p for each in found.values()])
+    return {name: replace(each, p=p) for (name, each), p in zip(found.items(), corrected, strict=True)}
+
+
+def verdict(rows: Sequence[Line]) -> str:
+    """Which row to use, in a sentence."""
+    compared = comparisons(rows)
+    dice = {line.name: mean_of(line.seed_means("dice")) for line in rows}
+    if not compared:
+        return "Nothing is finished yet that could be compared with the undistilled student."
+    best = max((name for name in compared if name != LONGER), key=lambda name: dice[name], default=LONGER)
+    each = compared[best]
+    holds = each.low > 0 and each.p < 0.05
+    told = (
+        f"Highest Dice of the methods: {best}, {each.gain:+.3f} over the undistilled student (95 % interval "
+        f"{each.low:+.3f} to {each.high:+.3f}, p = {p_text(each.p)}): "
+        f"{'a gain' if holds else 'not told apart from chance'}."
+    )
+    if LONGER in dice and best != LONGER:
+        told += f" Trained alone for as long, the student is at {dice[LONGER] - dice[best]:+.3f} from it."
+    return told
+
+
+def score_table(rows: Sequence[Line], teacher: Sequence[CaseScores], model: str) -> Table:
+    """Header, the teacher, and a line for each row."""
+    header = ["method", "Dice", "gain", "95 % interval", "p", "gap closed", "HD95 mm", "slice-protocol Dice", "seeds"]
+    of_teacher = Line(f"teacher, {model}", {0: {"rows": teacher}})
+    compared = comparisons(rows)
+    base = next((line for line in rows if line.name == UNDISTILLED), None)
+    gap = mean_of(mean_over_seeds(of_teacher.scores("dice") - base.scores("dice"))) if base else math.nan
+    table = [header]
+    for line in (of_teacher, *rows):
+        against = [""] * 4
+        if line.name in compared:
+            each = compared[line.name]
+            closed = f"{100 * each.gain / gap:.0f} %" if gap > 0 else "n/a"
+            interval = f"{each.low:+.3f} to {each.high:+.3f}"
+            against = [f"{each.gain:+.3f}", interval, p_text(each.p), closed]
+        count = "" if line is of_teacher else str(len(line.results))
+        table.append(
+            [line.name, spread(line.seed_means("dice")), *against, distance_text(line.scores("hd95_mm")),
+             spread(line.seed_means("slice_dice")), count]
+        )  # fmt: skip
+    return table
+
+
+def spread(values: Scores) -> str:
+    """Mean ± standard deviation over seeds."""
+    defined = values[~np.isnan(values)]
+    if not len(defined):
+        return "n/a"
+    return f"{defined.mean():.3f}" + (f" ± {defined.std(ddof=1):.3f}" if len(defined) > 1 else "")
+
+
+def p_text(p: float) -> str:
+    return "n/a" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def distance_text(scores: Scores) -> str:
+    """The mean over seeds of the mean over cases; the share of defined ones where that is not all."""
+    defined = int((~np.isnan(scores)).sum())
+    if not defined:
+        return "n/a"
+    text = f"{mean_of(np.array([mean_of(of_seed) for of_seed in scores])):.1f}"
+    return text if defined == scores.size else f"{text} ({defined}/{scores.size})"
+
+
+def cost_table(rows: Sequence[Line], steps: Mapping[str, Mapping[str, float]]) -> Table:
+    """What training costs, measured: it differs from one launch to the next."""
+    table = [["training cost", "step ms", "ratio", "steps", "minutes a run", "peak GPU memory GiB"]]
+    unit = steps.get(UNDISTILLED, {}).get("ms", math.nan)
+    for line in rows:
+        timed = steps.get(UNDISTILLED if line.name == LONGER else line.name)
+        results = list(line.results.values())
+        seconds, memory = (
+            [each[key] for each in results if each[key] is not None] for key in ("seconds", "peak_memory")
+        )
+        table.append(
+            [
+                line.name,
+                f"{timed['ratio'] * unit:.0f}" if timed else "n/a",
+                f"{timed['ratio']:.2f}" if timed else "n/a",
+                str(results[0]["steps"]),
+                f"{np.median(seconds) / 60:.1f}" if seconds else "n/a",
+                f"{max(memory) / 2**30:.1f}" if memory else "n/a",
+            ]
+        )
+    return table
+
+
+def network_table(lines: Mapping[str, list[Line]], teacher: Sequence[CaseScores], costs: Mapping[str, Any]) -> Table:
+    """Teacher and students: size, speed, Dice undistilled and of the best row."""
+    table = [["network", "parameters", "GMACs", "CPU slices/s", "Dice", "best row", "its Dice"]]
+    for name in (costs["teacher"], *lines):
+        cost = costs["networks"][name]
+        dice = {line.name: spread(line.seed_means("dice")) for line in lines.get(name, [])}
+        best = max(dice, key=lambda row: dice[row], default="")
+        if name == costs["teacher"] and len(table) == 1:
+            dice, best = {UNDISTILLED: f"{mean_of(np.array(list(by_case(teacher).values()))):.3f}"}, ""
+        table.append(
+            [
+                name if len(table) > 1 else f"{name} (teacher)",
+                f"{cost['parameters'] / 1e6:.2f} M",
+                f"{cost['gmacs']:.2f} at {cost['gmacs_at']}²",
+                f"{cost['slices_per_second']:.1f}",
+                dice.get(UNDISTILLED, "n/a"),
+                best,
+                dice.get(best, ""),
+            ]
+        )
+    return table
+
+
+def markdown_table(table: Table) -> str:
+    """First column left, the others right."""
+    head, *rows = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in table]
+    return "\n".join([head, "|---" + "|--:" * (len(table[0]) - 1) + "|", *rows])
+
+
+def run_rows(lines: Mapping[str, list[Line]]) -> list[dict[str, Any]]:
+    """A line of results.csv for each run."""
+    return [
+        {
+            "student": student,
+            "method": line.name,
+            "seed": seed,
+            "cases": len(by_case(result["rows"])),
+            **{metric: mean_of(line.scores(metric, [seed])[0]) for metric in ("dice", "hd95_mm", "slice_dice")},
+            **{key: result[key] for key in ("best_validation_dice", "steps", "step_ms", "seconds", "peak_memory")},
+        }
+        for student, rows in lines.items()
+        for line in rows
+        for seed, result in line.results.items()
+    ]
+
+
+def case_rows(lines: Mapping[str, list[Line]], teacher: Sequence[CaseScores], model: str) -> list[dict[str, Any]]:
+    """A line of cases.csv for each run, case and region; empty is undefined or not available."""
+    runs: list[tuple[dict[str, Any], Sequence[CaseScores]]]
+    runs = [({"student": model, "method": "teacher", "seed": None}, teacher)]
+    runs += [
+        ({"student": student, "method": line.name, "seed": seed}, result["rows"])
+        for student, rows in lines.items()
+        for line in rows
+        for seed, result in line.results.items()
+    ]
+    return [{**of, **{k: v for k, v in row.items() if k != "seconds"}} for of, rows in runs for row in rows]
+
+
+def cost_figure(lines: Mapping[str, list[Line]], teacher: Sequence[CaseScores], costs: Mapping[str, Any]) -> Figure:
+    """A panel for each student: Dice, mean and standard deviation over seeds, against the time of training."""
+    figure, panels = plt.subplots(len(lines), 1, figsize=(9, 4.2 * len(lines)), layout="constrained", squeeze=False)
+    of_teacher = mean_of(np.array(list(by_case(teacher).values())))
+    for axes, (student, rows) in zip(panels[:, 0], lines.items(), strict=True):
+        axes.axhline(of_teacher, color="0.5", linestyle="--", linewidth=1)
+        axes.text(0.01, of_teacher, f"teacher, {costs['teacher']}", transform=axes.get_yaxis_transform(),
+                  va="bottom", fontsize=8, color="0.4")  # fmt: skip
+        ratios = {name: timed["ratio"] for name, timed in costs["steps"].get(student, {}).items()}
+        ratios[LONGER] = costs["longer"].get(student, math.nan)
+        points = []
+        for line in rows:
+            means = line.seed_means("dice")
+            x, y = ratios.get(line.name, math.nan), mean_of(means)
+            if math.isfinite(x) and math.isfinite(y):
+                error = float(np.nanstd(means, ddof=1)) if len(means) > 1 else 0.0
+                colour = "0.3" if line.name in (UNDISTILLED, LONGER) else "tab:blue"
+                axes.errorbar(x, y, error, fmt="o", color=colour, markersize=5, capsize=2, linewidth=1)
+                points.append((x, y, line.name))
+        label_points(axes, points)
+        axes.set(xlabel="time of training, in undistilled runs", ylabel="mean per-case Dice", title=student)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def label_points(axes: Axes, points: Sequence[tuple[float, float, str]], gap: float = 0.065) -> None:
+    """Names in a column right of the panel, apart from each other, each with a line to its point."""
+    low, high = axes.get_ylim()
+    places: list[float] = []
+    for _, y, _ in sorted(points, key=lambda point: point[1]):
+        place = (y - low) / (high - low)
+        places.append(max(place, places[-1] + gap) if places else place)
+    over = max(0.0, places[-1] - 1) if places else 0.0
+    for place, (x, y, name) in zip(places, sorted(points, key=lambda point: point[1]), strict=True):
+        axes.annotate(
+            name, (x, y), (1.03, place - over), textcoords="axes fraction", va="center", fontsize=8,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "0.7"},
+        )  # fmt: skip

@@ -1,0 +1,176 @@
+"""One run of a benchmark: training, and scores under both protocols."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from datasets.archive import Archive, case_of
+from distillation import build_method
+from distillation.tasks import Distiller, SupervisedTask, TrainingTask
+from engine.device import choose_device, environment
+from engine.evaluate import Row as Scores
+from engine.evaluate import archived_cases, score_case, score_case_as_published, training_notice
+from engine.grid import Benchmark, Run, settings, training_args
+from engine.segmenter import Segmenter, load_segmenter
+from engine.training import (
+    fingerprint,
+    fingerprint_weights,
+    new_segmenter,
+    open_archive,
+    train,
+)
+from networks import file_label
+from utils.errors import UserError
+from utils.files import make_folder, read_json, write_json
+
+
+def identify(tckpt: Path, train_data: Path | None, test_data: Path | None, validation_only: bool) -> dict[str, Any]:
+    """What runs must share to be compared; UserError where scoring would not be honest."""
+    segmenter, _ = load_segmenter(tckpt, torch.device("cpu"))
+    dataset, task = segmenter.dataset, segmenter.task.name
+    archive = open_archive(train_data, dataset, task, "train")
+    scored = archive.val_cases
+    if not validation_only:
+        test = open_archive(test_data or train_data, dataset, task, "test")
+        scored = list(test.cases)
+        learnt = {*archive.val_cases, *(case_of(name)[0] for name in archive.train)}
+        if seen := sorted(learnt & set(scored)):
+            raise UserError(
+                f"{test.folder}: {len(seen)} of its {len(scored)} cases train or choose the students ({seen[0]}, ...); "
+                "cut the slices with --test_fraction, or give --test_data_path"
+            )
+    elif not scored:
+        raise UserError(f"{archive.folder}: has no validation cases set apart; cut the slices with --val_fraction")
+    return {
+        "teacher": fingerprint_weights(segmenter.network),
+        "dataset": dataset,
+        "task": task,
+        "window": None if segmenter.window is None else list(segmenter.window),
+        "size": segmenter.frame.size,
+        "crop": segmenter.frame.crop,
+        "slices": fingerprint([*archive.train, "", *archive.val_cases]),
+        "cases": fingerprint(scored),
+    }
+
+
+def prepare(benchmark: Benchmark, run: Run) -> tuple[argparse.Namespace, TrainingTask, Segmenter, Archive, str]:
+    """What `engine.training.train` takes, made in the order of train.py and train_kd.py."""
+    args = training_args(benchmark, run)
+    if not run.row.kd:
+        archive = open_archive(args.train_data_path, args.dataset, args.task, "train")
+        segmenter = new_segmenter(args, run.student, archive)
+        task: TrainingTask = SupervisedTask(segmenter.network)
+    else:
+        teacher, _ = load_segmenter(benchmark.tckpt, choose_device(args.device))
+        archive = open_archive(args.train_data_path, args.dataset, args.task, "train")
+        segmenter = new_segmenter(args, run.student, archive)
+        method = build_method(args.kd, segmenter.network.channels, teacher.network.channels)
+        task = Distiller(segmenter.network, teacher.network, method, run.row.course, run.row.balance)
+    return args, task, segmenter, archive, f"{args.dataset}_{args.task}_{file_label(run.student)}"
+
+
+def perform(benchmark: Benchmark, run: Run) -> None:
+    """Train, or go on training, then score best.ckpt and write result.json; what was printed is in train.log."""
+    use_threads(benchmark)
+    make_folder(run.folder)
+    with logged(run.folder / "train.log"):
+        wanted = settings(benchmark, run)
+        write_json(run.folder / "settings.json", wanted)
+        prepared = prepare(benchmark, run)
+        device = choose_device(prepared[0].device)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+        trainer = train(*prepared)
+        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+        # A run that was interrupted when only its scores were missing has no step to time.
+        step = trainer.seconds / trainer.timed_steps if trainer.timed_steps else None
+        per_epoch = trainer.batches.batches
+        steps = trainer.schedule.steps or trainer.schedule.epochs * per_epoch
+        best = trainer.progress
+        del trainer, prepared
+        segmenter, _ = load_segmenter(run.folder / "best.ckpt", device)
+        rows = score(benchmark, segmenter)
+        result = {
+            **wanted,
+            "dice": float(np.nanmean(list(by_case(rows).values()))),
+            "steps": steps,
+            "step_ms": None if step is None else 1000 * step,
+            "seconds": None if step is None else step * steps,
+            "peak_memory": peak,
+            "best_validation_dice": best.best,
+            "environment": environment(device),
+            "rows": rows,
+        }
+        write_json(run.folder / "result.json", result)
+        for unneeded in (run.folder / "last.ckpt", *run.folder.glob("checkpoint_*.ckpt")):
+            unneeded.unlink(missing_ok=True)
+
+
+def score(benchmark: Benchmark, segmenter: Segmenter) -> list[Scores]:
+    """One row for each case and region: whole volumes, and the slice protocol as `slice_...`; undefined is None."""
+    split = "train" if benchmark.validation_only else "test"
+    path = benchmark.train_data_path if benchmark.validation_only else benchmark.test_data_path
+    archive = open_archive(path or benchmark.train_data_path, segmenter.dataset, segmenter.task.name, split)
+    names = archive.val_cases if benchmark.validation_only else list(archive.cases)
+    rows = []
+    for case in archived_cases(archive, names, segmenter.window):
+        whole = score_case(segmenter, case if benchmark.distances else replace(case, spacing=None))
+        for row, published in zip(whole, score_case_as_published(segmenter, case), strict=True):
+            beside = {f"slice_{key}": published[key] for key in ("dice", "published_voe", "rvd")}
+            rows.append({key: _plain(value) for key, value in {**row, **beside}.items()})
+    return rows
+
+
+def by_case(rows: Sequence[Scores], metric: str = "dice") -> dict[str, float]:
+    """Case -> the mean over its regions of a metric, where defined; else NaN."""
+    of_case: dict[str, list[float]] = {row["case"]: [] for row in rows}
+    for row in rows:
+        if row[metric] is not None:
+            of_case[row["case"]].append(row[metric])
+    return {case: sum(values) / len(values) if values else math.nan for case, values in of_case.items()}
+
+
+def score_teacher(benchmark: Benchmark, device: str) -> dict[str, Any]:
+    """The teacher's rows on the same cases, and which of these it has seen: kept in teacher.json."""
+    path = benchmark.outpath / "teacher.json"
+    setting = {**benchmark.identity, "validation_only": benchmark.validation_only, "distances": benchmark.distances}
+    if path.exists() and (known := read_json(path))["settings"] == setting:
+        return dict(known)
+    segmenter, content = load_segmenter(benchmark.tckpt, choose_device(device))
+    rows = score(benchmark, segmenter)
+    seen = training_notice(content, by_case(rows))
+    result = {"settings": setting, "seen_in_training": seen, "rows": rows}
+    write_json(path, result)
+    return result
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def use_threads(benchmark: Benchmark) -> None:
+    """As many as each run is to have; scores depend on it in their last digits."""
+    if benchmark.threads:
+        torch.set_num_threads(benchmark.threads)
+
+
+@contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Everything printed goes to the end of a file, the traceback of what goes wrong too."""
+    with path.open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+        try:
+            yield
+        except Exception:
+            traceback.print_exc(file=log)
+            raise

@@ -1,0 +1,174 @@
+"""A benchmark's plan: its rows, its runs, what each run is trained with, and which are done."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.options import Parser, data_options, training_options
+from networks import file_label
+from utils.errors import UserError
+from utils.files import read_json
+
+UNDISTILLED = "undistilled"
+LONGER = "undistilled, longer"
+JOINER = "/"
+"""Between the methods of one row: specs themselves use `:`, `,`, `=` and `+`."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a student's table: its name there, the methods' specs (none: not distilled), and how they act."""
+
+    name: str
+    kd: tuple[str, ...] = ()
+    course: str = "constant"
+    balance: float = 0.0
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What all runs share.
+
+    words: train.py's options as typed; identity: what was found in the files, so that a run is never taken for
+    one of another teacher or other slices; threads: of each run on a CPU, 0 leaves torch's own number.
+    """
+
+    tckpt: Path
+    outpath: Path
+    train_data_path: Path | None
+    test_data_path: Path | None
+    words: tuple[str, ...]
+    identity: Mapping[str, Any]
+    validation_only: bool = False
+    distances: bool = True
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training; length: in multiples of the others' steps or epochs."""
+
+    student: str
+    row: Row
+    seed: int
+    folder: Path
+    length: float = 1.0
+
+
+def read_row(text: str) -> Row:
+    """The row that a word such as `kd/at:0.5` or `hlfd/balance=1/course=decay` means."""
+    from distillation import plain_spec
+    from distillation.tasks import COURSES
+    from utils.registry import match_name
+
+    specs: list[str] = []
+    acts: dict[str, str] = {}
+    for part in text.split(JOINER):
+        key, equals, value = part.partition("=")
+        if equals and key in ("course", "balance"):
+            acts[key] = value
+        else:
+            specs.append(plain_spec(part))
+    if not specs:
+        raise UserError(f"--methods {text}: names no method")
+    course = match_name("course", acts.get("course", "constant"), COURSES)
+    try:
+        balance = float(acts.get("balance", "0"))
+    except ValueError:
+        raise UserError(f"--methods {text}: balance must be a number") from None
+    name = JOINER.join([*specs, *(f"{key}={value}" for key, value in acts.items())])
+    return Row(name, tuple(specs), course, balance)
+
+
+def plan(
+    benchmark: Benchmark,
+    students: Sequence[str],
+    rows: Sequence[Row],
+    seeds: Sequence[int],
+    longer: Mapping[str, float],
+) -> list[Run]:
+    """Every run, seed by seed, so that an unfinished benchmark has whole seeds.
+
+    longer: student -> the multiple of the steps that its longer row takes; a student without one has no such row.
+    """
+    runs = []
+    for seed in seeds:
+        for student in students:
+            lengths = {Row(UNDISTILLED): 1.0}
+            if student in longer:
+                lengths[Row(LONGER)] = longer[student]
+            lengths |= dict.fromkeys(rows, 1.0)
+            runs += [
+                Run(student, row, seed, _folder(benchmark.outpath, student, row.name, seed), length)
+                for row, length in lengths.items()
+            ]
+    return runs
+
+
+def _folder(outpath: Path, student: str, row: str, seed: int) -> Path:
+    plain = "".join(c if c.isalnum() or c in ".=+,-" else "_" for c in row.replace(", ", "_"))
+    return outpath / "runs" / file_label(student) / plain / f"seed_{seed}"
+
+
+def training_args(benchmark: Benchmark, run: Run) -> argparse.Namespace:
+    """The options with which train.py, or train_kd.py, does this run."""
+    parser = Parser(None)
+    data_options(parser, inherited=True)
+    training_options(parser, epochs=120)
+    args = parser.parse_args([*benchmark.words, "--seed", str(run.seed)])
+    from engine.training import choose_val_every
+
+    args.val_every = choose_val_every(args)
+    for name in ("epochs", "steps", "val_every"):
+        if getattr(args, name) is not None:
+            # Rounded first: 200 x 1.1 is a little more than 220.
+            setattr(args, name, math.ceil(round(getattr(args, name) * run.length, 6)))
+    args.train_data_path, args.checkpoint_path = benchmark.train_data_path, run.folder
+    for name in ("dataset", "task", "window", "size", "crop"):
+        setattr(args, name, benchmark.identity[name])
+    args.resume = (run.folder / "last.ckpt").exists()
+    if run.row.kd:
+        args.smodel, args.kd, args.tckpt = run.student, list(run.row.kd), benchmark.tckpt
+        args.course, args.balance = run.row.course, run.row.balance
+        args.teacher = benchmark.identity["teacher"]
+    else:
+        args.model = run.student
+    return args
+
+
+def settings(benchmark: Benchmark, run: Run) -> dict[str, Any]:
+    """What decides a run's scores."""
+    args = training_args(benchmark, run)
+    length = {"steps": args.steps} if args.steps else {"epochs": args.epochs}
+    options = ("batch_size", "lr", "augment", "amp", "val_every", "val_fraction", "pretrained")
+    return {
+        "student": run.student,
+        "method": run.row.name,
+        "seed": run.seed,
+        **length,
+        **{name: getattr(args, name) for name in options},
+        **benchmark.identity,
+        "scored on": "validation cases" if benchmark.validation_only else "test cases",
+        "distances": benchmark.distances,
+    }
+
+
+def is_finished(benchmark: Benchmark, run: Run) -> bool:
+    """Whether the run's result is there; UserError if the folder holds, or has begun, a run with other settings."""
+    begun = run.folder / "settings.json"
+    if not begun.exists():
+        return False
+    before = read_json(begun)
+    now = settings(benchmark, run)
+    for key in {**before, **now}:
+        if before.get(key) != now.get(key):
+            raise UserError(
+                f"{run.folder}: was begun with {key} = {before.get(key)}, not {now.get(key)}; "
+                "give the same options and data, or another --outpath"
+            )
+    return (run.folder / "result.json").exists()

@@ -1,0 +1,161 @@
+"""Which method should I use for my teacher and my student, and is the gain real?
+
+    python scripts/benchmark.py --teacher checkpoints/teacher/best.ckpt --students resnet_18 enet \
+        --methods hlfd kd cwd,layers=e5 kd/at:0.5 --seeds 0 1 2 --train_data_path data/kits --outpath runs/bench
+
+Every student is trained for every seed alone, alone for as long as distilling takes, and with every row of methods;
+each best.ckpt (picked on the validation cases) is scored on the test cases, on whole volumes and by the published
+slice protocol. A row is a method as in train_kd.py's --kd; several act together joined by `/`, as in kd/at:0.5, and
+`/balance=1` or `/course=decay` act as train_kd.py's options do. Task, frame and window are the teacher's; schedule and
+augmentation are the same for every row.
+
+Left in OUTPATH: results.md, index.html, results.csv (a line for each run), cases.csv (a line for each case),
+costs.json, and a folder for each run with best.ckpt, history.json, train.log and result.json.
+
+The same command goes on where it stopped; further students, methods and seeds join what is there. Other settings or
+data need another OUTPATH. On a CPU, the same command gives the same scores; the length of "undistilled, longer"
+depends on measured times unless --longer gives it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import _root  # noqa: F401
+
+from engine.options import Parser, device_option, real, whole
+from utils.cores import usable_cores
+from utils.errors import UserError, run
+
+if TYPE_CHECKING:
+    from engine.grid import Run
+
+PRESETS: dict[str, dict[str, object]] = {
+    "cpu": {"steps": 250, "batch_size": 4, "lr": 1e-3, "amp": "off"},
+    "full": {"epochs": 120, "val_every": 4, "batch_size": 8, "lr": 1e-3, "amp": "auto"},
+}
+LENGTHS = ("steps", "epochs")
+PASSED_ON = ("val_every", "batch_size", "lr", "amp", "augment", "val_fraction", "workers", "device")
+
+
+def options() -> Parser:
+    parser = Parser(__doc__)
+    add = parser.add_argument_group("what to compare").add_argument
+    add("--teacher", type=Path, required=True, help="the teacher's checkpoint")
+    add("--students", nargs="+", default=["resnet_18"], help="networks (default: resnet_18)")
+    add("--methods", nargs="*", default=["hlfd"], metavar="METHOD[/METHOD...]", help="rows (default: hlfd)")
+    add("--seeds", type=whole(0), nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    add("--longer", type=real(0), metavar="R", help="train the longer row R times as long; 0: no such row (measured)")
+    add("--train_data_path", type=Path, help="slices that SliceMaker wrote (default: data/<dataset>)")
+    add("--test_data_path", type=Path, help="slices to test on (default: test in the same folder)")
+    add("--validation_only", action="store_true", help="score the validation cases: for choosing recipes")
+    add("--no_distances", action="store_true", help="leave HD95 out, about a second a case")
+    add("--outpath", type=Path, default=Path("runs/benchmark"), help="default: runs/benchmark")
+    add("--report", action="store_true", help="train nothing, write the tables of the runs that are finished")
+    add = parser.add_argument_group("training").add_argument
+    add(
+        "--preset", choices=list(PRESETS), default="cpu",
+        help="cpu (default): 250 steps of 4 slices, four validations, amp off (bf16 is faster on CPUs that have it); "
+        "full: 120 epochs in batches of 8, a validation every 4, amp auto; both lr 1e-3; flags override it",
+    )  # fmt: skip
+    add("--steps", type=whole(1), help="optimiser steps a run")
+    add("--epochs", type=whole(1), help="epochs a run, instead of steps")
+    add("--val_every", type=whole(1), help="steps, or epochs, from one validation to the next")
+    add("--batch_size", type=whole(1))
+    add("--lr", type=real(above=0))
+    add("--amp", choices=["auto", "off", "bf16", "fp16"])
+    add("--augment", choices=["none", "paper", "strong"], default="paper", help="default: paper")
+    add("--val_fraction", type=real(0, below=1), help="cases to validate on, where none were set apart")
+    add("--pretrained", action="store_true", help="students begin with ImageNet weights")
+    add("--jobs", type=whole(1), default=1, help="runs at once; on a CPU each then has one thread (default: 1)")
+    add("--workers", type=whole(0), help="loading processes of a run (default: by the number of cores)")
+    device_option(parser)
+    return parser
+
+
+def training_words(args: argparse.Namespace) -> list[str]:
+    """The options of train.py that the preset and the flags mean."""
+    chosen = dict(PRESETS[args.preset])
+    if args.epochs or args.steps:
+        chosen = {name: value for name, value in chosen.items() if name not in LENGTHS}
+    for name in (*LENGTHS, *PASSED_ON):
+        if getattr(args, name) is not None:
+            chosen[name] = getattr(args, name)
+    if args.jobs > 1 and args.workers is None:
+        chosen["workers"] = min(8, usable_cores() // args.jobs - 1) if usable_cores() > args.jobs else 0
+    words = [str(word) for name, value in chosen.items() for word in (f"--{name}", value)]
+    return [*words, "--pretrained"] if args.pretrained else words
+
+
+def main() -> None:
+    args = options().parse_args()
+    # Runs are told one by one when they end; bars of several at once would only mix.
+    os.environ["TQDM_DISABLE"] = "1"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    from engine.benchmark_cost import measure
+    from engine.benchmark_report import write_report
+    from engine.benchmark_run import identify, perform, score_teacher
+    from engine.device import choose_device
+    from engine.grid import Benchmark, is_finished, plan, read_row
+    from networks import network_name
+    from utils.files import read_json
+
+    students = list(dict.fromkeys(network_name(name) for name in args.students))
+    rows = list(dict.fromkeys(read_row(word) for word in args.methods))
+    benchmark = Benchmark(
+        args.teacher, args.outpath, args.train_data_path, args.test_data_path, tuple(training_words(args)),
+        identify(args.teacher, args.train_data_path, args.test_data_path, args.validation_only),
+        args.validation_only, not args.no_distances,
+        threads=1 if args.jobs > 1 and choose_device(args.device).type == "cpu" else 0,
+    )  # fmt: skip
+    costs = read_json(args.outpath / "costs.json") if args.report else measure(benchmark, students, rows, args.longer)
+    longer = {} if args.longer == 0 else {name: costs["longer"][name] for name in students if name in costs["longer"]}
+    runs = plan(benchmark, students, rows, sorted(set(args.seeds)), longer)
+    waiting = [each for each in runs if not is_finished(benchmark, each)]
+    print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before: {args.outpath}", flush=True)
+    teacher = score_teacher(benchmark, args.device)
+    failures = [] if args.report else train_all(waiting, partial(perform, benchmark), args.jobs)
+    if len(failures) < len(runs):
+        write_report(benchmark, runs, costs, teacher)
+    if failures:
+        told = "; ".join(dict.fromkeys(failures))
+        raise UserError(f"{len(failures)} of {len(runs)} runs failed and are not in the tables: {told}")
+
+
+def train_all(waiting: list[Run], perform: Callable[[Run], None], jobs: int) -> list[str]:
+    """What went wrong in each run that failed; prints a line for each run that ends."""
+    from engine.pool import run_all
+    from utils.files import read_json
+
+    failures = []
+    started = monotonic()
+    outcomes = run_all(waiting, perform, jobs)
+    try:
+        for done, (each, failure) in enumerate(outcomes, 1):
+            name = f"{each.student} {each.row.name}"
+            if failure:
+                failures.append(f"{name}: {failure}")
+                told = f"FAILED: {failure}"
+            else:
+                minutes = (monotonic() - started) / done * (len(waiting) - done) / 60
+                told = f"Dice {read_json(each.folder / 'result.json')['dice']:.4f}, about {minutes:.0f} min left"
+            print(f"[{done}/{len(waiting)}] {name}, seed {each.seed}: {told}", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on where it stopped", file=sys.stderr)
+        raise
+    finally:
+        outcomes.close()
+    return failures
+
+
+if __name__ == "__main__":
+    run(main)
