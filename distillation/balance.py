@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,8 @@ class GradientBalance(nn.Module):
     ) -> None:
         together = {"segmentation": torch.stack(list(segmentation.values())).sum(), **terms}
         norms = {term: float(of["all"]) for term, of in gradient_norms(together, {"all": student}).items()}
+        if not all(map(math.isfinite, norms.values())):
+            return  # Half precision overflows now and then, and what is smoothed would never forget it.
         total = self.share * norms.pop("segmentation")
         reaching = {term: norm for term, norm in norms.items() if norm > 0}
         for term, norm in reaching.items():

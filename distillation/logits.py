@@ -15,14 +15,15 @@ from torch import Tensor
 from distillation.distances import channel_kl, mean_kl
 from distillation.layerwise import Layerwise
 from distillation.method import Method, times
-from distillation.regions import NORM_FLOOR, unit
+from distillation.regions import unit
 from networks.contract import Channels, Features
 from utils.batch import Batch
 
-
 LEAST_SPREAD = 1e-3
-"""A correlation's gradient grows as 1 / standard deviation. A student that calls everything background has nearly
-none, and one such gradient is enough to keep Adam's steps tiny for hundreds of steps after."""
+"""The gradient of what has been standardised grows as 1 / standard deviation. Between the classes of a pixel that is
+exactly 0 where two logits are equal, and networks in half precision have such pixels in nearly every batch, along
+the border between two classes. One gradient in the thousands keeps Adam's steps tiny for hundreds of steps after.
+It also mutes DIST's intra-class term for a student that is sure of one class everywhere, until it doubts."""
 
 
 class KD(Layerwise):
@@ -48,7 +49,7 @@ class StandardisedKD(KD):
 
     S. Sun, W. Ren, J. Li, R. Wang, X. Cao: Logit Standardization in Knowledge Distillation, CVPR 2024
     (arXiv 2403.01427), with its base temperature 2 and weight 9. The standard deviation is over a pixel's
-    classes, without Bessel's correction, as in the paper's algorithm 1.
+    classes, without Bessel's correction, as in the paper's algorithm 1. Gradients are bounded: see `LEAST_SPREAD`.
 
     Two logits have the z-scores 1 and -1, whatever they are: with two classes the loss only counts the pixels
     that student and teacher call differently, and its gradient is 0. It takes three classes to teach.
@@ -130,8 +131,7 @@ class DIST(Method):
 
 def standardise(logits: Tensor) -> Tensor:
     """Z-scores over the classes of [B, C, H, W]; 0 where all classes have the same logit."""
-    deviation = logits.std(dim=1, correction=0, keepdim=True)
-    return (logits - logits.mean(dim=1, keepdim=True)) / deviation.clamp(min=NORM_FLOOR)
+    return math.sqrt(logits.shape[1]) * standard_direction(logits)
 
 
 def target_or_not(logits: Tensor, target: Tensor) -> Tensor:
@@ -149,12 +149,15 @@ def among_others(logits: Tensor, target: Tensor) -> Tensor:
 
 def pearson(one: Tensor, other: Tensor) -> Tensor:
     """Pearson's correlation along dimension 1; 0 where one of them is constant."""
-    a, b = (standard_direction(x - x.mean(dim=1, keepdim=True)) for x in (one, other))
-    return (a * b).sum(dim=1)
+    return (standard_direction(one) * standard_direction(other)).sum(dim=1)
 
 
-def standard_direction(centred: Tensor) -> Tensor:
-    """Vectors along dimension 1 at norm 1, their gradient as if the standard deviation were `LEAST_SPREAD` or more."""
+def standard_direction(values: Tensor) -> Tensor:
+    """Values along dimension 1 at mean 0 and norm 1, or all 0 where they are equal.
+
+    Where the standard deviation is below `LEAST_SPREAD` the gradient is as if it were that, and 0 where it is 0.
+    """
+    centred = values - values.mean(dim=1, keepdim=True)
     norm = torch.linalg.vector_norm(centred.detach(), dim=1, keepdim=True)
     share: Tensor = (norm / (LEAST_SPREAD * math.sqrt(centred.shape[1]))).clamp(max=1)
     direction = unit(centred, dim=1)

@@ -19,12 +19,13 @@ class TermRecorder:
     """Every `every` steps appends a line to `path`: the step, each term's value, its gradient on each stage.
 
     A line is {"step": int, "values": {term: value}, "norms": {term: {stage: L2 norm}}}; the stages are those of
-    `distillation.gradients.stage_groups`. A resumed run counts its steps anew.
+    `distillation.gradients.stage_groups`. A resumed run goes on counting from the last line.
     """
 
     def __init__(self, path: Path, every: int) -> None:
         self.path, self.every = path, every
-        self.step = 0
+        before = read_records(path) if path.exists() else []
+        self.step = before[-1]["step"] + 1 if before else 0
 
     def __call__(self, terms: Mapping[str, Tensor], student: nn.Module) -> None:
         if self.step % self.every == 0:
