@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -14,7 +15,7 @@ from datasets.archive import Archive
 from engine.benchmark_run import logged, prepare, use_threads
 from engine.device import environment
 from engine.evaluate import archived_cases
-from engine.grid import UNDISTILLED, Benchmark, Row, Run
+from engine.grid import LONGER, UNDISTILLED, Benchmark, Row, Run, has_begun
 from engine.segmenter import Segmenter, load_segmenter
 from engine.training import make_trainer, open_archive
 from networks import build
@@ -31,8 +32,9 @@ Costs = dict[str, Any]
 def measure(benchmark: Benchmark, students: Sequence[str], rows: Sequence[Row], longer: float | None = None) -> Costs:
     """{"networks": name -> parameters, ..., "steps": student -> row -> ms, ..., "longer": student -> multiple}.
 
-    What costs.json knows is not measured again. longer: the multiple to write down instead of a measured one:
-    the median over the rows of a distilled step's time in undistilled steps, rounded up to a half.
+    What costs.json knows is not measured again, but networks are for another number of threads. longer: the multiple
+    to write down instead of a measured one, which is the median over the rows of a distilled step's time in
+    undistilled steps, rounded up to a half; 0 writes none. UserError if runs of another multiple are there.
     """
     make_folder(benchmark.outpath)
     use_threads(benchmark)
@@ -40,16 +42,24 @@ def measure(benchmark: Benchmark, students: Sequence[str], rows: Sequence[Row], 
     costs: Costs = read_json(path) if path.exists() else {"networks": {}, "steps": {}, "longer": {}}
     if costs.setdefault("identity", dict(benchmark.identity)) != benchmark.identity:
         raise UserError(f"{path}: was measured for another teacher or other slices; give another --outpath")
+    for student in students:
+        # Not overwritten below: without --longer, the next launch goes by it.
+        known = costs["longer"].get(student, longer)
+        if longer and longer != known and has_begun(benchmark, student, LONGER):
+            raise UserError(
+                f"{path}: {student} trained alone for {known:g} times the steps, not {longer:g}; "
+                f"give --longer {known:g}, or another --outpath"
+            )
     teacher, _ = load_segmenter(benchmark.tckpt, torch.device("cpu"))
     archive = open_archive(benchmark.train_data_path, teacher.dataset, teacher.task.name, "train")
-    costs["threads"], costs["cpu"] = torch.get_num_threads(), environment(torch.device("cpu"))["processor"]
+    processor = {"threads": torch.get_num_threads(), "cpu": environment(torch.device("cpu"))["processor"]}
     costs["teacher"] = teacher.model
     for name in {teacher.model: 0, **dict.fromkeys(students, 0)}:
-        if name not in costs["networks"]:
+        known = costs["networks"].get(name, {})
+        if {**known, **processor} != known:
             network = teacher.network if name == teacher.model else build(name, teacher.task.num_classes)
-            costs["networks"][name] = network_cost(
-                Segmenter(network, name, teacher.dataset, teacher.task, teacher.frame, teacher.window), archive
-            )
+            segmenter = replace(teacher, network=network, model=name)
+            costs["networks"][name] = {**network_cost(segmenter, archive), **processor}
     for student in students:
         steps = costs["steps"].setdefault(student, {})
         for row in [Row(UNDISTILLED), *rows]:
@@ -58,8 +68,10 @@ def measure(benchmark: Benchmark, students: Sequence[str], rows: Sequence[Row], 
                 write_json(path, costs)
                 print(f"timed: {student} {row.name}, {timed['ms']:.0f} ms a step, x {timed['ratio']:.2f}", flush=True)
         ratios = [steps[row.name]["ratio"] for row in rows if row.name in steps]
-        if longer or (student not in costs["longer"] and ratios):
-            costs["longer"][student] = longer or math.ceil(2 * median(ratios)) / 2
+        if longer is None and ratios:
+            costs["longer"].setdefault(student, math.ceil(2 * median(ratios)) / 2)
+        elif longer:
+            costs["longer"][student] = longer
     write_json(path, costs)
     if torch.cuda.is_available():
         # The runs may be other processes, which need this memory.

@@ -17,8 +17,8 @@ from engine.benchmark_run import by_case
 from engine.evaluate import Row as CaseScores
 from engine.evaluate import write_csv
 from engine.grid import LONGER, UNDISTILLED, Benchmark, Run, is_finished
-from engine.report import figure_png, format_table, html_image, html_table, page
-from engine.statistics import FEWEST_CASES, RESAMPLES, Comparison, Scores, compare, holm, mean_over_seeds
+from engine.report import figure_png, format_table, html_image, html_table, markdown_table, page
+from engine.statistics import RESAMPLES, Comparison, Scores, compare, holm, least_p, mean_over_seeds
 from utils.errors import UserError
 from utils.files import read_json, whole_file
 
@@ -83,16 +83,20 @@ def write_report(
         )
         for student, rows in lines.items()
     ]
-    sections.append(("Networks", [network_table(lines, teacher, costs), *notes(costs, cases)]))
+    sections.append(("Networks", [network_table(lines, teacher, costs), *notes(lines, costs)]))
     notice = f"Scores of {cases} test cases, which trained and chose no student."
     if benchmark.validation_only:
         notice = f"Scores of {cases} VALIDATION cases, which picked each checkpoint: to choose recipes, not to report."
     elif seen := scored_teacher["seen_in_training"]:
         notice += f" {len(seen)} of them trained or chose the TEACHER: its row and the gap closed are too good."
+    if partial := scored_teacher.get("incomplete"):
+        volumes = "it is no whole volume" if len(partial) == 1 else "they are no whole volumes"
+        notice += f" Of {len(partial)} of them the archive lacks slices, so {volumes}."
     text = [f"# {title}", notice]
     body = [f"<h1>{html.escape(title)}</h1><p class=notice>{html.escape(notice)}</p>"]
     body.append(html_image(figure_png(cost_figure(lines, teacher, costs)), "Dice against training time"))
     for heading, parts in sections:
+        print(f"\n{heading}")
         text.append(f"## {heading}")
         body.append(f"<h2>{html.escape(heading)}</h2>")
         for part in parts:
@@ -105,21 +109,31 @@ def write_report(
     print(f"\n{notice}\n{out / 'results.md'}\n{out / 'index.html'}")
 
 
-def notes(costs: Mapping[str, Any], cases: int) -> list[str]:
+def notes(lines: Mapping[str, list[Line]], costs: Mapping[str, Any]) -> list[str]:
     """What the columns mean."""
-    few = "" if cases >= FEWEST_CASES else f" With fewer than {FEWEST_CASES} cases no p falls below 0.05."
-    longer = ", ".join(f"{student} {times:g}" for student, times in costs["longer"].items())
+    longer = ", ".join(
+        f"{student} {costs['longer'][student]:g}"
+        for student, rows in lines.items()
+        if any(line.name == LONGER for line in rows)
+    )
+    # Networks may have been measured by different launches.
+    processors = {
+        f"{cost['threads']} thread(s), {cost['cpu']}"
+        for cost in ({**costs, **costs["networks"][name]} for name in (costs["teacher"], *lines))
+    }
     return [
         "Dice: mean over cases of whole volumes (and over the task's regions), then mean ± standard deviation over "
         "seeds. gain: over the undistilled student, paired by case and seed, with the percentile interval of "
-        f"{RESAMPLES} bootstrap samples of cases and seeds. p: Wilcoxon's signed rank test over cases, each with its "
-        f"mean over seeds, with Holm's correction over the rows of the table.{few} gap closed: the gain as a share of "
-        "the teacher's lead over the undistilled student. HD95: where defined, with the share of predictions that "
-        "have one. Slice protocol: as published, slices picked by the ground truth.",
+        f"{RESAMPLES} bootstrap samples of cases and seeds (one seed: of cases alone). p: Wilcoxon's signed rank test "
+        f"over cases, each with its mean over seeds, with Holm's correction over the rows of the table, '{LONGER}' "
+        "among them. gap closed: the gain as a share of the teacher's lead over the undistilled student. HD95: where "
+        "defined, with the share of predictions that have one. Slice protocol: as published, slices picked by the "
+        "ground truth.",
         f"'{LONGER}' trains for so many times the steps: {longer or 'left out'}; unless it was given, that is the "
         "time of a distilled step, in the median over the methods first measured, rounded up to a half. ratio: a "
         "step's time in undistilled steps, medians of steps that took turns; step ms: the same in the undistilled "
-        f"step's ms. CPU slices/s: {costs['threads']} thread(s), {costs['cpu']}.",
+        "step's ms. minutes a run: its steps alone, without validation and scoring, beside whatever else ran. "
+        f"CPU slices/s: {' or '.join(sorted(processors))}.",
     ]
 
 
@@ -137,20 +151,29 @@ def comparisons(rows: Sequence[Line]) -> dict[str, Comparison]:
 def verdict(rows: Sequence[Line]) -> str:
     """Which row to use, in a sentence."""
     compared = comparisons(rows)
-    dice = {line.name: mean_of(line.seed_means("dice")) for line in rows}
-    if not compared:
-        return "Nothing is finished yet that could be compared with the undistilled student."
-    best = max((name for name in compared if name != LONGER), key=lambda name: dice[name], default=LONGER)
-    each = compared[best]
-    holds = each.low > 0 and each.p < 0.05
+    methods = [line for line in rows if line.name in compared and line.name != LONGER]
+    if not methods:
+        return "No method is finished yet that could be compared with the undistilled student."
+    best = best_line(methods)
+    each = compared[best.name]
+    shown = "not told apart from chance"
+    if each.p < 0.05 and (each.low > 0 or each.high < 0):
+        shown = "a gain" if each.gain > 0 else "a loss"
     told = (
-        f"Highest Dice of the methods: {best}, {each.gain:+.3f} over the undistilled student (95 % interval "
-        f"{each.low:+.3f} to {each.high:+.3f}, p = {p_text(each.p)}): "
-        f"{'a gain' if holds else 'not told apart from chance'}."
+        f"Highest Dice of the methods: {best.name}, {each.gain:+.3f} over the undistilled student (95 % interval "
+        f"{each.low:+.3f} to {each.high:+.3f}, p = {p_text(each.p)}): {shown}."
     )
-    if LONGER in dice and best != LONGER:
-        told += f" Trained alone for as long, the student is at {dice[LONGER] - dice[best]:+.3f} from it."
+    if (least := least_p(each.cases, len(compared))) >= 0.05:
+        told += f" With {each.cases} cases no p in this table can be below {p_text(least)}."
+    if longer := next((line for line in rows if line.name == LONGER), None):
+        apart = mean_of(longer.seed_means("dice")) - mean_of(best.seed_means("dice"))
+        told += f" Trained alone for as long, the student has a Dice {apart:+.3f} from this method's."
     return told
+
+
+def best_line(rows: Sequence[Line]) -> Line:
+    """The one with the highest mean Dice."""
+    return max(rows, key=lambda line: np.nan_to_num(mean_of(line.seed_means("dice")), nan=-1.0))
 
 
 def score_table(rows: Sequence[Line], teacher: Sequence[CaseScores], model: str) -> Table:
@@ -222,31 +245,18 @@ def cost_table(rows: Sequence[Line], steps: Mapping[str, Mapping[str, float]]) -
 
 def network_table(lines: Mapping[str, list[Line]], teacher: Sequence[CaseScores], costs: Mapping[str, Any]) -> Table:
     """Teacher and students: size, speed, Dice undistilled and of the best row."""
+    of_teacher = mean_of(np.array(list(by_case(teacher).values())))
+    networks = [(costs["teacher"], f"{costs['teacher']} (teacher)", f"{of_teacher:.3f}", "", "")]
+    for student, rows in lines.items():
+        dice = {line.name: spread(line.seed_means("dice")) for line in rows}
+        best = best_line(rows).name
+        networks.append((student, student, dice.get(UNDISTILLED, "n/a"), best, dice[best]))
     table = [["network", "parameters", "GMACs", "CPU slices/s", "Dice", "best row", "its Dice"]]
-    for name in (costs["teacher"], *lines):
-        cost = costs["networks"][name]
-        dice = {line.name: spread(line.seed_means("dice")) for line in lines.get(name, [])}
-        best = max(dice, key=lambda row: dice[row], default="")
-        if name == costs["teacher"] and len(table) == 1:
-            dice, best = {UNDISTILLED: f"{mean_of(np.array(list(by_case(teacher).values()))):.3f}"}, ""
-        table.append(
-            [
-                name if len(table) > 1 else f"{name} (teacher)",
-                f"{cost['parameters'] / 1e6:.2f} M",
-                f"{cost['gmacs']:.2f} at {cost['gmacs_at']}²",
-                f"{cost['slices_per_second']:.1f}",
-                dice.get(UNDISTILLED, "n/a"),
-                best,
-                dice.get(best, ""),
-            ]
-        )
+    for network, name, *told in networks:
+        cost = costs["networks"][network]
+        size = [f"{cost['parameters'] / 1e6:.2f} M", f"{cost['gmacs']:.2f} at {cost['gmacs_at']}²"]
+        table.append([name, *size, f"{cost['slices_per_second']:.1f}", *told])
     return table
-
-
-def markdown_table(table: Table) -> str:
-    """First column left, the others right."""
-    head, *rows = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in table]
-    return "\n".join([head, "|---" + "|--:" * (len(table[0]) - 1) + "|", *rows])
 
 
 def run_rows(lines: Mapping[str, list[Line]]) -> list[dict[str, Any]]:

@@ -22,13 +22,7 @@ from engine.evaluate import Row as Scores
 from engine.evaluate import archived_cases, score_case, score_case_as_published, training_notice
 from engine.grid import Benchmark, Run, settings, training_args
 from engine.segmenter import Segmenter, load_segmenter
-from engine.training import (
-    fingerprint,
-    fingerprint_weights,
-    new_segmenter,
-    open_archive,
-    train,
-)
+from engine.training import fingerprint, fingerprint_weights, new_segmenter, open_archive, train
 from networks import file_label
 from utils.errors import UserError
 from utils.files import make_folder, read_json, write_json
@@ -117,14 +111,18 @@ def perform(benchmark: Benchmark, run: Run) -> None:
             unneeded.unlink(missing_ok=True)
 
 
-def score(benchmark: Benchmark, segmenter: Segmenter) -> list[Scores]:
-    """One row for each case and region: whole volumes, and the slice protocol as `slice_...`; undefined is None."""
+def scored_cases(benchmark: Benchmark, segmenter: Segmenter) -> tuple[Archive, list[str]]:
+    """The slices to score on, and which of their cases."""
     split = "train" if benchmark.validation_only else "test"
     path = benchmark.train_data_path if benchmark.validation_only else benchmark.test_data_path
     archive = open_archive(path or benchmark.train_data_path, segmenter.dataset, segmenter.task.name, split)
-    names = archive.val_cases if benchmark.validation_only else list(archive.cases)
+    return archive, archive.val_cases if benchmark.validation_only else list(archive.cases)
+
+
+def score(benchmark: Benchmark, segmenter: Segmenter) -> list[Scores]:
+    """One row for each case and region: whole volumes, and the slice protocol as `slice_...`; undefined is None."""
     rows = []
-    for case in archived_cases(archive, names, segmenter.window):
+    for case in archived_cases(*scored_cases(benchmark, segmenter), segmenter.window):
         whole = score_case(segmenter, case if benchmark.distances else replace(case, spacing=None))
         for row, published in zip(whole, score_case_as_published(segmenter, case), strict=True):
             beside = {f"slice_{key}": published[key] for key in ("dice", "published_voe", "rvd")}
@@ -142,7 +140,7 @@ def by_case(rows: Sequence[Scores], metric: str = "dice") -> dict[str, float]:
 
 
 def score_teacher(benchmark: Benchmark, device: str) -> dict[str, Any]:
-    """The teacher's rows on the same cases, and which of these it has seen: kept in teacher.json."""
+    """The teacher's rows on the same cases, which of these it has seen, which lack slices: kept in teacher.json."""
     path = benchmark.outpath / "teacher.json"
     setting = {**benchmark.identity, "validation_only": benchmark.validation_only, "distances": benchmark.distances}
     if path.exists() and (known := read_json(path))["settings"] == setting:
@@ -150,7 +148,9 @@ def score_teacher(benchmark: Benchmark, device: str) -> dict[str, Any]:
     segmenter, content = load_segmenter(benchmark.tckpt, choose_device(device))
     rows = score(benchmark, segmenter)
     seen = training_notice(content, by_case(rows))
-    result = {"settings": setting, "seen_in_training": seen, "rows": rows}
+    archive, cases = scored_cases(benchmark, segmenter)
+    incomplete = [case for case in cases if not archive.complete(case)]
+    result = {"settings": setting, "seen_in_training": seen, "incomplete": incomplete, "rows": rows}
     write_json(path, result)
     return result
 

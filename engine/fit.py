@@ -155,7 +155,7 @@ class Trainer:
         with SummaryWriter(str(self.folder / "log")) as self.events, self._stop_between_steps():
             for epoch in range(self.progress.epoch, self.schedule.rounds):
                 if self._out_of_patience():
-                    print(f"no better score for {self.schedule.patience} epochs: stopped")
+                    print(f"no better score in {self.schedule.patience} validations: stopped")
                     break
                 started, before = time.monotonic(), self.progress.batch
                 slices = self._train_epoch(epoch)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.options import Parser, data_options, training_options
+from engine.options import Parser, data_options, real, training_options
 from networks import file_label
 from utils.errors import UserError
 from utils.files import read_json
@@ -67,22 +67,24 @@ def read_row(text: str) -> Row:
     from utils.registry import match_name
 
     specs: list[str] = []
-    acts: dict[str, str] = {}
+    acts: list[str] = []
+    course, balance = "constant", 0.0
     for part in text.split(JOINER):
-        key, equals, value = part.partition("=")
-        if equals and key in ("course", "balance"):
-            acts[key] = value
+        key, _, value = part.partition("=")
+        if key == "course":
+            course = match_name("course", value, COURSES)
+            acts.append(f"course={course}")
+        elif key == "balance":
+            try:
+                balance = real(0)(value)
+            except argparse.ArgumentTypeError as error:
+                raise UserError(f"--methods {text}: balance {error}") from None
+            acts.append(f"balance={balance:g}")
         else:
             specs.append(plain_spec(part))
     if not specs:
         raise UserError(f"--methods {text}: names no method")
-    course = match_name("course", acts.get("course", "constant"), COURSES)
-    try:
-        balance = float(acts.get("balance", "0"))
-    except ValueError:
-        raise UserError(f"--methods {text}: balance must be a number") from None
-    name = JOINER.join([*specs, *(f"{key}={value}" for key, value in acts.items())])
-    return Row(name, tuple(specs), course, balance)
+    return Row(JOINER.join([*specs, *acts]), tuple(specs), course, balance)
 
 
 def plan(
@@ -113,6 +115,11 @@ def plan(
 def _folder(outpath: Path, student: str, row: str, seed: int) -> Path:
     plain = "".join(c if c.isalnum() or c in ".=+,-" else "_" for c in row.replace(", ", "_"))
     return outpath / "runs" / file_label(student) / plain / f"seed_{seed}"
+
+
+def has_begun(benchmark: Benchmark, student: str, row: str) -> bool:
+    """Whether there is a run of this row, with any seed."""
+    return _folder(benchmark.outpath, student, row, 0).parent.exists()
 
 
 def training_args(benchmark: Benchmark, run: Run) -> argparse.Namespace:

@@ -49,7 +49,7 @@ def run_all(work: Iterable[T], perform: Callable[[T], None], jobs: int) -> Itera
                 try:
                     failure = ready.recv()
                     idle.append(ready)
-                except EOFError:
+                except (EOFError, ConnectionResetError):
                     failure = "its process died, perhaps for want of memory; try fewer --jobs"
                 yield piece, failure
     finally:

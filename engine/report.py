@@ -88,6 +88,12 @@ def format_table(table: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
+def markdown_table(table: Sequence[Sequence[str]]) -> str:
+    """First column left, the others right."""
+    head, *rows = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in table]
+    return "\n".join([head, "|---" + "|--:" * (len(table[0]) - 1) + "|", *rows])
+
+
 def curves_figure(runs: Sequence[Run]) -> Figure:
     """Training loss and validation Dice by epoch."""
     figure, (loss, dice) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")

@@ -20,12 +20,7 @@ from datasets.splits import split_cases
 from datasets.unlabelled import UnlabelledSlices, held_out_cases, unlabelled_slices
 from distillation.tasks import TrainingTask
 from engine.device import Precision, choose_device, choose_workers
-from engine.evaluate import (
-    archived_cases,
-    mean_dice,
-    score_case,
-    summarise,
-)
+from engine.evaluate import archived_cases, mean_dice, score_case, summarise
 from engine.fit import Schedule, Trainer
 from engine.metrics import OVERLAP
 from engine.overlay import PREDICTION_COLOUR, TRUTH_COLOUR, draw_contours, grey_picture, montage

@@ -1,4 +1,4 @@
-"""Which method should I use for my teacher and my student, and is the gain real?
+r"""Which method should I use for my teacher and my student, and is the gain real?
 
     python scripts/benchmark.py --teacher checkpoints/teacher/best.ckpt --students resnet_18 enet \
         --methods hlfd kd cwd,layers=e5 kd/at:0.5 --seeds 0 1 2 --train_data_path data/kits --outpath runs/bench
@@ -12,9 +12,9 @@ augmentation are the same for every row.
 Left in OUTPATH: results.md, index.html, results.csv (a line for each run), cases.csv (a line for each case),
 costs.json, and a folder for each run with best.ckpt, history.json, train.log and result.json.
 
-The same command goes on where it stopped; further students, methods and seeds join what is there. Other settings or
-data need another OUTPATH. On a CPU, the same command gives the same scores; the length of "undistilled, longer"
-depends on measured times unless --longer gives it.
+The same command goes on where it stopped. With further students, methods and seeds in it, only these are trained; the
+tables show what the command names. Other settings or data need another OUTPATH. On a CPU, the same command gives the
+same scores; the length of "undistilled, longer" depends on measured times unless --longer gives it.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def options() -> Parser:
     add("--students", nargs="+", default=["resnet_18"], help="networks (default: resnet_18)")
     add("--methods", nargs="*", default=["hlfd"], metavar="METHOD[/METHOD...]", help="rows (default: hlfd)")
     add("--seeds", type=whole(0), nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    add("--longer", type=real(0), metavar="R", help="train the longer row R times as long; 0: no such row (measured)")
+    add("--longer", type=real(0), metavar="R", help="length of the longer row; 0: no such row (default: measured)")
     add("--train_data_path", type=Path, help="slices that SliceMaker wrote (default: data/<dataset>)")
     add("--test_data_path", type=Path, help="slices to test on (default: test in the same folder)")
     add("--validation_only", action="store_true", help="score the validation cases: for choosing recipes")
     add("--no_distances", action="store_true", help="leave HD95 out, about a second a case")
     add("--outpath", type=Path, default=Path("runs/benchmark"), help="default: runs/benchmark")
-    add("--report", action="store_true", help="train nothing, write the tables of the runs that are finished")
+    add("--report", action="store_true", help="train nothing: tables of the runs in this command that are finished")
     add = parser.add_argument_group("training").add_argument
     add(
         "--preset", choices=list(PRESETS), default="cpu",
@@ -69,12 +69,12 @@ def options() -> Parser:
     add("--steps", type=whole(1), help="optimiser steps a run")
     add("--epochs", type=whole(1), help="epochs a run, instead of steps")
     add("--val_every", type=whole(1), help="steps, or epochs, from one validation to the next")
-    add("--batch_size", type=whole(1))
-    add("--lr", type=real(above=0))
-    add("--amp", choices=["auto", "off", "bf16", "fp16"])
+    add("--batch_size", type=whole(1), help="slices in a batch")
+    add("--lr", type=real(above=0), help="Adam's first learning rate")
+    add("--amp", choices=["auto", "off", "bf16", "fp16"], help="mixed precision")
     add("--augment", choices=["none", "paper", "strong"], default="paper", help="default: paper")
     add("--val_fraction", type=real(0, below=1), help="cases to validate on, where none were set apart")
-    add("--pretrained", action="store_true", help="students begin with ImageNet weights")
+    add("--pretrained", action="store_true", help="students begin with ImageNet weights; not all have some")
     add("--jobs", type=whole(1), default=1, help="runs at once; on a CPU each then has one thread (default: 1)")
     add("--workers", type=whole(0), help="loading processes of a run (default: by the number of cores)")
     device_option(parser)
@@ -84,8 +84,11 @@ def options() -> Parser:
 def training_words(args: argparse.Namespace) -> list[str]:
     """The options of train.py that the preset and the flags mean."""
     chosen = dict(PRESETS[args.preset])
-    if args.epochs or args.steps:
-        chosen = {name: value for name, value in chosen.items() if name not in LENGTHS}
+    if args.steps:
+        # A preset's val_every counts epochs.
+        chosen = {name: value for name, value in chosen.items() if name not in ("epochs", "val_every")}
+    if args.epochs:
+        chosen.pop("steps", None)
     for name in (*LENGTHS, *PASSED_ON):
         if getattr(args, name) is not None:
             chosen[name] = getattr(args, name)
@@ -117,7 +120,10 @@ def main() -> None:
         args.validation_only, not args.no_distances,
         threads=1 if args.jobs > 1 and choose_device(args.device).type == "cpu" else 0,
     )  # fmt: skip
-    costs = read_json(args.outpath / "costs.json") if args.report else measure(benchmark, students, rows, args.longer)
+    known = args.outpath / "costs.json"
+    if args.report and not known.exists():
+        raise UserError(f"{args.outpath}: holds no benchmark yet; give the same command without --report first")
+    costs = read_json(known) if args.report else measure(benchmark, students, rows, args.longer)
     longer = {} if args.longer == 0 else {name: costs["longer"][name] for name in students if name in costs["longer"]}
     runs = plan(benchmark, students, rows, sorted(set(args.seeds)), longer)
     waiting = [each for each in runs if not is_finished(benchmark, each)]

@@ -11,7 +11,6 @@ weights and images, for the whole batch. Speed is from the median pass. A stage 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import _root  # noqa: F401
@@ -41,7 +40,7 @@ def main() -> None:
     import torch
 
     from engine.device import choose_device, environment
-    from engine.report import format_table
+    from engine.report import format_table, markdown_table
     from networks import NETWORKS, network_name
     from utils.progress import progress
 
@@ -76,11 +75,6 @@ def measure(name: str, device: torch.device, args: argparse.Namespace) -> list[s
         " ".join(maps[:5]),
         " ".join(maps[5:]),
     ]
-
-
-def markdown_table(table: Sequence[Sequence[str]]) -> str:
-    header, *rows = (f"| {' | '.join(row)} |" for row in table)
-    return "\n".join([header, f"|---|{'---:|' * (len(table[0]) - 1)}", *rows])
 
 
 if __name__ == "__main__":

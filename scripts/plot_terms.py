@@ -71,8 +71,9 @@ def draw(records: list[Record]) -> Figure:
             steps, norms / norms.sum(axis=0).clip(1e-12), colors=[colours[term] for term in terms], labels=terms
         )
         panel.set(title=stage, xlabel="step", ylim=(0, 1), xlim=(steps[0], steps[-1]))
-    shares[0].set_ylabel("share of the gradient norms")
-    figure.legend(*shares[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    for panel in shares[:1]:
+        panel.set_ylabel("share of the gradient norms")
+    figure.legend(*axes[0, -1].get_legend_handles_labels(), loc="outside right center", frameon=False)
     return figure
 
 

@@ -64,13 +64,14 @@ def run() -> Iterator[Command]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, run: Command) -> Path:
-    """Slices of four cases in train and of three others in test, and a teacher that has seen neither."""
+    """Slices of four cases in train, of three others, one of them cut short, in test; a teacher that saw neither."""
     folder = tmp_path_factory.mktemp("benchmark")
     write_bare_archive(folder / "slices" / "train", cases=4)
     test = write_bare_archive(folder / "slices" / "test", cases=7)
     for case in range(4):
         for path in test.glob(f"{case:05d}_*.npz"):
             path.unlink()
+    (test / "00004_0.npz").unlink()
     archive = Archive.open(folder / "slices", "kits", "tumor")
     torch.manual_seed(7)
     teacher = Segmenter(tiny_teacher(2, False), "tiny_teacher", "kits", archive.task, Frame(64, 0), (-200.0, 300.0))
@@ -126,7 +127,10 @@ def test_the_tables_and_the_page_tell_what_a_reader_asks(bench: Path) -> None:
     dice = {name: np.mean([float(r["dice"]) for r in runs if r["method"] == name]) for name in (UNDISTILLED, "hlfd")}
     line = next(line for line in text.splitlines() if line.startswith("| hlfd | 0."))
     assert f"| {dice['hlfd'] - dice[UNDISTILLED]:+.3f} |" in line
-    assert "times the steps: tiny 1.5" in text and "fewer than 6 cases" in text
+    assert "times the steps: tiny 1.5" in text
+    assert "With 3 cases no p in this table can be below 0.500." in text
+    notice = "Of 1 of them the archive lacks slices, so it is no whole volume."
+    assert notice in text and notice in page
     assert "src='data:image/png;base64," in page and "http" not in page and "Holm" in page
 
 
@@ -161,6 +165,14 @@ def test_an_undistilled_run_is_train_py_s(bench: Path, data: Path, run: Command)
     assert equal_states(mine, theirs)
 
 
+def test_a_report_tells_of_the_finished_runs_and_trains_none(bench: Path, data: Path, run: Command) -> None:
+    told, runs = (bench / "results.md").read_text(), sorted((bench / "runs").rglob("*"))
+    run("scripts/benchmark.py", *words(data, "bench", "hlfd", "fitnet"), "--report")
+    assert (bench / "results.md").read_text() == told and sorted((bench / "runs").rglob("*")) == runs
+    with pytest.raises(UserError, match="nothing: holds no benchmark yet"):
+        run("scripts/benchmark.py", *words(data, "nothing", "hlfd"), "--report")
+
+
 def test_a_failing_method_costs_only_itself(data: Path, run: Command) -> None:
     with pytest.raises(UserError, match=r"2 of 8 runs failed .* tiny at,layers=e9: there is no stage 'e9'"):
         run("scripts/benchmark.py", *words(data, "failing", "at,layers=e9", "hlfd"))
@@ -177,6 +189,8 @@ def test_a_failing_method_costs_only_itself(data: Path, run: Command) -> None:
         (("--test_data_path", "slices/train"), "4 of its 4 cases train or choose the students"),
         (("--validation_only",), "has no validation cases set apart"),
         (("--epochs", 1), "not allowed with argument"),
+        (("--longer", 2), r"tiny trained alone for 1\.5 times the steps, not 2; give --longer 1\.5"),
+        (("--methods", "hlfd/balance=-1"), "balance must be a number at least 0, not -1"),
     ],
 )
 def test_what_would_mislead_is_refused(
@@ -225,6 +239,21 @@ def test_rows_are_methods_joined_by_a_slash() -> None:
     assert row.name == "cwd,layers=e4+e5/hlfd:0.5/balance=1/course=decay"
     with pytest.raises(UserError, match="names no method"):
         read_row("balance=1")
+
+
+class Deadly:
+    """Kills the process that receives it."""
+
+    def __reduce__(self) -> tuple[Callable[[int], None], tuple[int]]:
+        return os._exit, (1,)
+
+    def __call__(self, piece: object) -> None:
+        """Never reached."""
+
+
+def test_processes_that_die_before_they_begin_are_told_of() -> None:
+    for _, failure in run_all(range(3), Deadly(), jobs=2):
+        assert "its process died" in str(failure)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from engine.statistics import bootstrap_interval, compare, holm, mean_over_seeds, signed_rank_p
+from engine.statistics import bootstrap_interval, compare, holm, least_p, mean_over_seeds, signed_rank_p
 
 
 def test_a_case_counts_once_with_the_seeds_that_define_it() -> None:
@@ -64,6 +64,12 @@ def test_holm_as_computed_by_hand() -> None:
     assert holm([0.5, 0.9, 0.7]) == [1, 1, 1]
     assert holm([0.04, np.nan, 0.01]) == pytest.approx([0.04, np.nan, 0.02], nan_ok=True)
     assert holm([]) == []
+
+
+@pytest.mark.parametrize(("cases", "tests"), [(5, 1), (8, 3), (2, 7)])
+def test_the_least_p_is_that_of_gains_in_every_case_and_test(cases: int, tests: int) -> None:
+    p = signed_rank_p(np.arange(1.0, cases + 1))
+    assert holm([p] * tests) == pytest.approx([least_p(cases, tests)] * tests)
 
 
 def test_a_comparison_is_paired_by_case_and_seed() -> None:
