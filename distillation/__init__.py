@@ -43,6 +43,7 @@ METHODS: dict[str, str] = {
     "ktaad": "distillation.affinity:KTAAD",
     "skd_holistic": "distillation.holistic:Holistic",
     "emkd": "distillation.emkd:EMKD",
+    "best": "distillation.best:best",
 }
 
 PUBLISHED_NAMES: dict[str, str] = {

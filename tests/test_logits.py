@@ -31,6 +31,10 @@ class TestDIST(MethodContract):
     half_tolerance = 0.5
 
 
+class TestBest(MethodContract):
+    name, same_level, half_tolerance = "best", True, TestDIST.half_tolerance
+
+
 class TestStandardisedKD(MethodContract):
     name, same_level = "lskd", True
 
