@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 METHODS: dict[str, str] = {
     "hlfd": "distillation.hierarchical:hlfd",
+    "hlfd_paper": "distillation.hierarchical:hlfd_paper",
     "ifd": "distillation.hierarchical:ifd",
     "hifd": "distillation.hierarchical:hifd",
     "deep": "distillation.same_level:deep",

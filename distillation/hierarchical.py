@@ -48,6 +48,11 @@ def hlfd(
     return LinkedDistillation(student, teacher, pmd, imd, alpha, beta, temperature)
 
 
+def hlfd_paper(student: Channels, teacher: Channels) -> LinkedDistillation:
+    """HLFD at the paper's weights, whatever the defaults of `hlfd` may come to be."""
+    return hlfd(student, teacher, alpha=0.1, beta=0.9, temperature=4.0)
+
+
 def hifd(
     student: Channels, teacher: Channels, alpha: float = 0.1, beta: float = 0.9, temperature: float = 4.0
 ) -> LinkedDistillation:

@@ -123,7 +123,7 @@ class TestBuildMethod:
         assert method_name(published) == method_name(ours.upper()) == ours
 
     def test_wrong_name_prints_the_names_that_exist(self) -> None:
-        with pytest.raises(UserError, match=r"'hlfdd'.*hlfd, ifd, hifd, deep, skd, hlfd_published, kd"):
+        with pytest.raises(UserError, match=r"'hlfdd'.*hlfd, hlfd_paper, ifd, hifd, deep, skd, hlfd_published, kd"):
             build_method(["hlfdd"], STUDENT, TEACHER)
 
     @pytest.mark.parametrize(

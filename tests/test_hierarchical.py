@@ -9,6 +9,10 @@ class TestHLFD(MethodContract):
     name = "hlfd"
 
 
+class TestHLFDPaper(MethodContract):
+    name = "hlfd_paper"
+
+
 class TestHIFD(MethodContract):
     name = "hifd"
 
