@@ -161,13 +161,13 @@ def verdict(rows: Sequence[Line]) -> str:
         shown = "a gain" if each.gain > 0 else "a loss"
     told = (
         f"Highest Dice of the methods: {best.name}, {each.gain:+.3f} over the undistilled student (95 % interval "
-        f"{each.low:+.3f} to {each.high:+.3f}, p = {p_text(each.p)}): {shown}."
+        f"{each.low:+.3f} to {each.high:+.3f}, p {p_text(each.p)} after Holm): {shown}."
     )
     if (least := least_p(each.cases, len(compared))) >= 0.05:
         told += f" With {each.cases} cases no p in this table can be below {p_text(least)}."
     if longer := next((line for line in rows if line.name == LONGER), None):
         apart = mean_of(longer.seed_means("dice")) - mean_of(best.seed_means("dice"))
-        told += f" Trained alone for as long, the student has a Dice {apart:+.3f} from this method's."
+        told += f" Trained alone for longer, the student scores {abs(apart):.3f} {'above' if apart > 0 else 'below'} it."
     return told
 
 

@@ -33,8 +33,8 @@ def told(*rows: Line) -> str:
 def test_the_verdict_names_the_best_method_and_what_longer_training_gives() -> None:
     text = told(line(UNDISTILLED, 0.5), line(LONGER, 0.65), line("at", 0.55), line("kd", 0.6))
     assert text.startswith("Highest Dice of the methods: kd, +0.100 over the undistilled student")
-    assert "p = 0.023): a gain." in text  # 3 comparisons, 2 of 2^8 signs each
-    assert text.endswith("the student has a Dice +0.050 from this method's.")
+    assert "p 0.023 after Holm): a gain." in text  # 3 comparisons, 2 of 2^8 signs each
+    assert text.endswith("the student scores 0.050 above it.")
 
 
 def test_the_verdict_tells_losses_and_too_few_cases() -> None:
