@@ -167,7 +167,8 @@ def verdict(rows: Sequence[Line]) -> str:
         told += f" With {each.cases} cases no p in this table can be below {p_text(least)}."
     if longer := next((line for line in rows if line.name == LONGER), None):
         apart = mean_of(longer.seed_means("dice")) - mean_of(best.seed_means("dice"))
-        told += f" Trained alone for longer, the student scores {abs(apart):.3f} {'above' if apart > 0 else 'below'} it."
+        side = "above" if apart > 0 else "below"
+        told += f" Trained alone for longer, the student scores {abs(apart):.3f} {side} it."
     return told
 
 
