@@ -15,8 +15,9 @@ $(VENV)/installed: requirements.txt requirements-dev.txt
 demo: install
 	$(RUN) scripts/demo.py $(if $(SHORT),--short)
 
+# Two processes of one thread each; a file's tests stay together, for they share what is slow to make.
 test: install
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 
 lint: install
 	$(RUN) -m ruff check .
