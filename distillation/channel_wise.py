@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from distillation.distances import mean_kl
-from distillation.layerwise import Layerwise
-from distillation.stages import adapter, stage
-from networks.contract import Channels, resize
+from distillation.distances import softened_kl
+from distillation.transforms import TransformedLayerwise
+from networks.contract import Channels
 
 
-class ChannelWise(Layerwise):
+class ChannelWise(TransformedLayerwise):
     """`spatial_kl` of each layer; a 1x1 convolution brings the student to the teacher's channels where they differ."""
 
     symbol = "CWD"
@@ -27,12 +25,8 @@ class ChannelWise(Layerwise):
     ) -> None:
         super().__init__(student, teacher, layers, weight)
         self.temperature = temperature
-        self.adapters = nn.ModuleDict(
-            {layer: adapter(stage(student, layer), stage(teacher, layer)) for layer in self.layers}
-        )
 
-    def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Tensor:
-        student = resize(self.adapters[layer](student), teacher.shape[2:])
+    def compare(self, layer: str, student: Tensor, teacher: Tensor) -> Tensor:
         return spatial_kl(student, teacher, self.temperature)
 
 
@@ -67,6 +61,4 @@ def spatial_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
     student, teacher: [B, C, H, W] of one shape; equal maps give exactly 0.
     """
-    log_p = F.log_softmax(student.flatten(2) / temperature, dim=2)
-    log_q = F.log_softmax(teacher.flatten(2) / temperature, dim=2)
-    return temperature**2 * mean_kl(log_p, log_q, dim=2)
+    return temperature**2 * softened_kl(student.flatten(2), teacher.flatten(2), temperature, dim=2)

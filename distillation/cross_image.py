@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distillation.distances import softened_kl
 from distillation.layerwise import Layerwise
 from distillation.method import Method, times
 from distillation.regions import class_means, nodes, shrink_mask, unit
@@ -52,7 +52,7 @@ class MiniBatch(Layerwise):
 
     def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Tensor:
         student = resize(student, teacher.shape[2:])
-        return relation_kl(image_relations(student), image_relations(teacher), self.temperature)
+        return softened_kl(image_relations(student), image_relations(teacher), self.temperature, dim=-1)
 
 
 class CIRKD(Method):
@@ -105,15 +105,14 @@ class CIRKD(Method):
         if len(anchors[0]) > ANCHORS:
             chosen = torch.randperm(len(anchors[0]))[:ANCHORS].to(t.device)
             anchors = [vectors[chosen] for vectors in anchors]
-        terms = {
-            "batch": self.alpha * relation_kl(image_relations(resize(s, size)), image_relations(t), self.temperature)
-        }
+        of_s, of_t = image_relations(resize(s, size)), image_relations(t)
+        terms = {"batch": self.alpha * softened_kl(of_s, of_t, self.temperature, dim=-1)}
         for name, weight, memory, each in (
             ("pixel", self.beta, self.pixels, self.pixels_each),
             ("region", self.gamma, self.regions, self.regions_each),
         ):
             others = memory.draw(each).T
-            terms[name] = weight * relation_kl(anchors[0] @ others, anchors[1] @ others, self.temperature)
+            terms[name] = weight * softened_kl(anchors[0] @ others, anchors[1] @ others, self.temperature, dim=-1)
         return terms
 
     @torch.no_grad()
@@ -176,10 +175,3 @@ def image_relations(maps: Tensor) -> Tensor:
     vectors = unit(maps.movedim(1, 3).flatten(0, 2), dim=1)
     relations: Tensor = (vectors @ vectors.T).unflatten(1, (len(maps), -1))
     return relations
-
-
-def relation_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL(softmax(teacher / T) || softmax(student / T)) over the last dimension, mean over the others."""
-    log_p, log_q = ((relations / temperature).log_softmax(dim=-1) for relations in (student, teacher))
-    divergence = F.kl_div(log_p, log_q, reduction="none", log_target=True)
-    return divergence.sum(dim=-1).mean()

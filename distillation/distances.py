@@ -80,9 +80,13 @@ def channel_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     student, teacher: [B, C, H, W] of one shape; equal maps give exactly 0. G. Hinton, O. Vinyals, J. Dean:
     Distilling the Knowledge in a Neural Network, 2015 (arXiv 1503.02531).
     """
-    log_p = F.log_softmax(student / temperature, dim=1)
-    log_q = F.log_softmax(teacher / temperature, dim=1)
-    return temperature**2 * mean_kl(log_p, log_q, dim=1)
+    return temperature**2 * softened_kl(student, teacher, temperature, dim=1)
+
+
+def softened_kl(student: Tensor, teacher: Tensor, temperature: float, dim: int) -> Tensor:
+    """KL(softmax(teacher / T) || softmax(student / T)) along `dim`, mean over all others, without T^2."""
+    log_p, log_q = (F.log_softmax(scores / temperature, dim=dim) for scores in (student, teacher))
+    return mean_kl(log_p, log_q, dim)
 
 
 def mean_kl(student: Tensor, teacher: Tensor, dim: int) -> Tensor:

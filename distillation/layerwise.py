@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from distillation.method import Method, times
+from distillation.method import Method, added, times
 from distillation.stages import check_layers, stage
 from networks.contract import Channels, Features
 from utils.batch import Batch
@@ -36,4 +36,4 @@ class Layerwise(Method):
 
     def equation(self) -> str:
         terms = [f"{self.symbol}(t_{layer} -> s_{layer})" for layer in self.layers]
-        return times(self.weight, f"({' + '.join(terms)})" if len(terms) > 1 else terms[0])
+        return times(self.weight, added(terms))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from distillation.distances import attention_distance, channel_kl
-from distillation.method import Method, times
+from distillation.method import Method, added, times
 from distillation.stages import adapter, gather, width
 from networks.contract import Channels, Features, resize
 from utils.batch import Batch
@@ -78,7 +78,7 @@ class LinkSum(Method):
         ):
             terms = [times(link.weight, f"{distance}({_arrow(link)})") for link in links]
             if terms:
-                parts.append(times(weight, f"({' + '.join(terms)})" if len(terms) > 1 else terms[0]))
+                parts.append(times(weight, added(terms)))
         return " + ".join(parts)
 
 

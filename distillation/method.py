@@ -69,6 +69,11 @@ class Combined(Method):
             method.after_step()
 
 
+def added(terms: Sequence[str]) -> str:
+    """The sum of terms in an equation, in brackets where there are several."""
+    return f"({' + '.join(terms)})" if len(terms) > 1 else terms[0]
+
+
 def times(weight: float, term: str) -> str:
     """`weight term` in an equation; a weight of 1 goes without saying."""
     return term if weight == 1 else f"{weight:g} {term}"

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distillation.method import Method, times
+from distillation.method import Method, added, times
 from distillation.stages import STAGES, check_layers, stage
 from distillation.transforms import conv_bn
 from networks.contract import Channels, Features, resize
@@ -62,7 +62,7 @@ class ReviewKD(Method):
         for count, layer in enumerate(self.layers, start=1):
             reviewed = ",".join(f"s_{each}" for each in self.layers[:count])
             terms.append(f"HCL(t_{layer} -> ABF({reviewed}))")
-        return times(self.weight, f"({' + '.join(terms)})" if len(terms) > 1 else terms[0])
+        return times(self.weight, added(terms))
 
 
 class AttentionBasedFusion(nn.Module):

@@ -60,14 +60,14 @@ def identify(tckpt: Path, train_data: Path | None, test_data: Path | None, valid
 def prepare(benchmark: Benchmark, run: Run) -> tuple[argparse.Namespace, TrainingTask, Segmenter, Archive, str]:
     """What `engine.training.train` takes, made in the order of train.py and train_kd.py."""
     args = training_args(benchmark, run)
-    if not run.row.kd:
-        archive = open_archive(args.train_data_path, args.dataset, args.task, "train")
-        segmenter = new_segmenter(args, run.student, archive)
-        task: TrainingTask = SupervisedTask(segmenter.network)
+    # Before the student, whose seed decides the draws that follow.
+    teacher = load_segmenter(benchmark.tckpt, choose_device(args.device))[0] if run.row.kd else None
+    archive = open_archive(args.train_data_path, args.dataset, args.task, "train")
+    segmenter = new_segmenter(args, run.student, archive)
+    task: TrainingTask
+    if teacher is None:
+        task = SupervisedTask(segmenter.network)
     else:
-        teacher, _ = load_segmenter(benchmark.tckpt, choose_device(args.device))
-        archive = open_archive(args.train_data_path, args.dataset, args.task, "train")
-        segmenter = new_segmenter(args, run.student, archive)
         method = build_method(args.kd, segmenter.network.channels, teacher.network.channels)
         task = Distiller(segmenter.network, teacher.network, method, run.row.course, run.row.balance)
     return args, task, segmenter, archive, f"{args.dataset}_{args.task}_{file_label(run.student)}"

@@ -10,7 +10,7 @@ import math
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -101,6 +101,30 @@ class Progress:
         return {"dice": last["score"], **last["validation"]} if "score" in last else {}
 
 
+def make_optimizers(task: TrainingTask, lr: float) -> list[torch.optim.Optimizer]:
+    """Adam on what the task trains, and after it the task's own, whose parameters Adam leaves alone."""
+    extra = task.extra_optimizers()
+    theirs = {id(p) for optimizer in extra for group in optimizer.param_groups for p in group["params"]}
+    trained = [p for p in task.parameters() if p.requires_grad and id(p) not in theirs]
+    return [torch.optim.Adam(trained, lr=lr), *extra]
+
+
+def take_step(
+    task: TrainingTask, batch: Batch, optimizers: Sequence[torch.optim.Optimizer], precision: Precision
+) -> dict[str, torch.Tensor]:
+    """Forward, backward and the optimisers' step on a batch that is on the device: the terms of its loss."""
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    with precision.autocast():
+        terms: dict[str, torch.Tensor] = task(batch)
+    precision.scaler.scale(terms["loss"]).backward()
+    for optimizer in optimizers:
+        precision.scaler.step(optimizer)
+    precision.scaler.update()
+    task.after_step()
+    return terms
+
+
 class Trainer:
     """Trains `task` and keeps last.ckpt, best.ckpt, history.json and TensorBoard events in `folder`."""
 
@@ -139,10 +163,7 @@ class Trainer:
         self.progress = Progress()
         self.interrupted = False
         self.seconds, self.timed_steps = 0.0, 0
-        extra = task.extra_optimizers()
-        theirs = {id(p) for optimizer in extra for group in optimizer.param_groups for p in group["params"]}
-        trained = [p for p in task.parameters() if p.requires_grad and id(p) not in theirs]
-        self.optimizers = [torch.optim.Adam(trained, lr=schedule.lr), *extra]
+        self.optimizers = make_optimizers(task, schedule.lr)
 
     def fit(self) -> Progress:
         """Train to the last round, or until validation has not improved for `patience` rounds.
@@ -234,17 +255,7 @@ class Trainer:
 
     def step(self, batch: Batch) -> dict[str, torch.Tensor]:
         """One step of the optimisers on a batch that is on the device: the terms of its loss."""
-        scaler = self.precision.scaler
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-        with self.precision.autocast():
-            terms: dict[str, torch.Tensor] = self.task(batch)
-        scaler.scale(terms["loss"]).backward()
-        for optimizer in self.optimizers:
-            scaler.step(optimizer)
-        scaler.update()
-        self.task.after_step()
-        return terms
+        return take_step(self.task, batch, self.optimizers, self.precision)
 
     def _keep_sums(self, sums: dict[str, torch.Tensor]) -> None:
         """Take the sums over; UserError before anything spoilt is saved."""

@@ -99,24 +99,16 @@ def make_steps(options: argparse.Namespace) -> dict[str, Step]:
 
 
 def training_step(task: TrainingTask, batch: Batch, precision: Precision) -> Step:
-    """Forward, backward and the optimisers, as the training loop does; waits until an accelerator has done them."""
+    """A step of the training loop, which waits until an accelerator has done it."""
     import torch
 
+    from engine.fit import make_optimizers, take_step
+
     task.to(precision.device).train().prepare([batch])
-    extra = task.extra_optimizers()
-    theirs = {id(p) for optimizer in extra for group in optimizer.param_groups for p in group["params"]}
-    optimizers = [torch.optim.Adam([p for p in task.parameters() if id(p) not in theirs], lr=1e-4), *extra]
+    optimizers = make_optimizers(task, lr=1e-4)
 
     def step() -> None:
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        with precision.autocast():
-            terms = task(batch)
-        precision.scaler.scale(terms["loss"]).backward()
-        for optimizer in optimizers:
-            precision.scaler.step(optimizer)
-        precision.scaler.update()
-        task.after_step()
+        take_step(task, batch, optimizers, precision)
         if precision.device.type != "cpu":
             torch.accelerator.synchronize(precision.device)
 

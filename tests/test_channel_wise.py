@@ -70,7 +70,7 @@ def test_terms_are_golden(spec: str, layers: list[str], weight: float, temperatu
     assert isinstance(method, ChannelWise)
     s, t = Stages(student), Stages(teacher)
     expected = {
-        layer: weight * golden(project_array(s(layer), method.adapters[layer]), t(layer), temperature)
+        layer: weight * golden(project_array(s(layer), method.transforms[layer]), t(layer), temperature)
         for layer in layers
     }
     terms = method(student, teacher, BATCH)
@@ -79,7 +79,7 @@ def test_terms_are_golden(spec: str, layers: list[str], weight: float, temperatu
 
 def test_an_adapter_stands_only_where_channels_differ() -> None:
     method = build_method(["cwd,layers=e2+e3"], STUDENT, TEACHER)
-    assert {name for name, _ in method.named_parameters()} == {"adapters.e2.weight", "adapters.e2.bias"}
+    assert {name for name, _ in method.named_parameters()} == {"transforms.e2.weight", "transforms.e2.bias"}
 
 
 def test_a_channel_counts_by_its_shape_and_not_by_its_level() -> None:
