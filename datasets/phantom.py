@@ -38,7 +38,10 @@ BEND_LENGTH = 130.0  # mm
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the voxels of a case, beside its number. `slices`: lowest and highest count."""
+    """What decides the voxels of a case, beside its number. `slices`: lowest and highest count.
+
+    size: pixels along a side of a slice; around given labels 0 is the labels' own, and `slices` means nothing.
+    """
 
     dataset: str = "kits"
     seed: int = 0

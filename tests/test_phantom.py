@@ -13,13 +13,14 @@ import pytest
 from scipy import ndimage
 
 from datasets.phantom import Recipe, synthesise
-from datasets.phantom_files import make_phantoms
+from datasets.phantom_files import Masks, make_phantoms
 from datasets.phantom_tissue import Difficulty
 from utils.errors import UserError
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "make_phantom.py"
 KITS = Recipe("kits", size=64, slices=(12, 14))
 LITS = Recipe("lits", size=64, slices=(12, 14))
+KITS_AROUND = Recipe("kits", size=0)
 BOTH = pytest.mark.parametrize("recipe", [KITS, LITS], ids=["kits", "lits"])
 
 
@@ -138,25 +139,67 @@ def test_a_rerun_makes_only_what_is_missing(tmp_path: Path) -> None:
 @pytest.fixture
 def masks(tmp_path: Path) -> Path:
     """One uint16 label volume in the KiTS layout."""
-    _, label, _, affine = synthesise(KITS, 3)
-    path = tmp_path / "masks" / "case_00007" / "segmentation.nii.gz"
+    return write_mask(tmp_path / "masks", 7, KITS).parent.parent
+
+
+def write_mask(folder: Path, number: int, recipe: Recipe) -> Path:
+    _, label, _, affine = synthesise(recipe, 3)
+    path = folder / f"case_{number:05d}" / "segmentation.nii.gz"
     path.parent.mkdir(parents=True)
     nib.save(nib.Nifti1Image(label[::-1].astype(np.uint16), affine), path)
-    return path.parent.parent
+    return path
 
 
 def test_masks_keep_labels_and_geometry(tmp_path: Path, masks: Path) -> None:
     out = tmp_path / "out"
-    assert make_phantoms(out, KITS, masks=masks).made == 1
+    assert make_phantoms(out, KITS_AROUND, masks=Masks(masks)).made == 1
     given, case = masks / "case_00007" / "segmentation.nii.gz", out / "case_00007"
-    assert (case / "segmentation.nii.gz").read_bytes() == given.read_bytes()
     image, label = nib.load(case / "imaging.nii.gz"), nib.load(given)
+    assert np.array_equal(voxels(case / "segmentation.nii.gz"), voxels(given))
+    assert nib.load(case / "segmentation.nii.gz").affine.tobytes() == label.affine.tobytes()
     assert image.affine.tobytes() == label.affine.tobytes() and image.shape == label.shape
     hu, truth = voxels(case / "imaging.nii.gz"), voxels(given)
     kidney = np.median(hu[truth == 1])
     assert 95 < kidney < 215
     assert np.median(hu[truth == 2]) < kidney - 10
-    assert make_phantoms(out, KITS, masks=masks).made == 0
+    assert make_phantoms(out, KITS_AROUND, masks=Masks(masks)).made == 0
+    nib.save(nib.Nifti1Image(voxels(given)[:, ::-1], label.affine), given)
+    assert make_phantoms(out, KITS_AROUND, masks=Masks(masks)).made == 1, "the mask is another one now"
+
+
+def test_masks_can_be_resized_within_their_slices(tmp_path: Path, masks: Path) -> None:
+    make_phantoms(tmp_path / "out", Recipe("kits", size=32), masks=Masks(masks))
+    given = nib.load(masks / "case_00007" / "segmentation.nii.gz")
+    for file in ("imaging.nii.gz", "segmentation.nii.gz"):
+        made = nib.load(tmp_path / "out" / "case_00007" / file)
+        assert made.shape == (given.shape[0], 32, 32)
+        for corner in ((0, 0, 0), (1, 1, 1)):  # of the volume, half a voxel beyond its outer centres
+            places = [
+                nib.affines.apply_affine(each.affine, np.multiply(corner, each.shape) - 0.5) for each in (given, made)
+            ]
+            assert np.allclose(*places, atol=1e-4)
+    # Pixel centres of every second row lie between two rows: nearest takes the latter.
+    assert np.array_equal(voxels(Path(made.get_filename())), voxels(Path(given.get_filename()))[:, 1::2, 1::2])
+
+
+def test_masks_are_chosen_by_slices_and_tumour(tmp_path: Path, masks: Path) -> None:
+    write_mask(masks, 8, Recipe("kits", size=32, slices=(30, 30)))
+    first, second = (nib.load(masks / f"case_0000{number}" / "segmentation.nii.gz") for number in (7, 8))
+    volumes = [
+        (voxels(Path(each.get_filename())) == 2).sum() * abs(np.linalg.det(each.affine)) / 1000
+        for each in (first, second)
+    ]
+    between = sum(volumes) / 2
+
+    def chosen(chooser: Masks) -> list[str]:
+        return [path.parent.name for path in chooser.paths(workers=2)]
+
+    assert chosen(Masks(masks)) == ["case_00007", "case_00008"]
+    assert chosen(Masks(masks, slices=(20, 30))) == ["case_00008"]
+    assert chosen(Masks(masks, slices=(1, 29))) == ["case_00007"]
+    assert chosen(Masks(masks, tumour=between)) == [f"case_0000{7 + int(np.argmax(volumes))}"]
+    with pytest.raises(UserError, match="no label volume"):
+        chosen(Masks(masks, tumour=1e6))
 
 
 def test_bad_masks_are_refused_and_nothing_is_written(tmp_path: Path, masks: Path) -> None:
@@ -164,14 +207,14 @@ def test_bad_masks_are_refused_and_nothing_is_written(tmp_path: Path, masks: Pat
     label = nib.load(given)
     nib.save(nib.Nifti1Image(voxels(given) + np.uint16(1), label.affine), given)
     with pytest.raises(UserError, match=r"segmentation\.nii\.gz: has labels 1 to 3"):
-        make_phantoms(tmp_path / "out", KITS, masks=masks)
+        make_phantoms(tmp_path / "out", KITS_AROUND, masks=Masks(masks))
     given.write_bytes(b"no image")
     with pytest.raises(UserError, match="cannot be read"):
-        make_phantoms(tmp_path / "out", KITS, masks=masks)
+        make_phantoms(tmp_path / "out", KITS_AROUND, masks=Masks(masks))
     with pytest.raises(UserError, match="holds no case_NNNNN"):
-        make_phantoms(tmp_path / "out", KITS, masks=tmp_path)
+        make_phantoms(tmp_path / "out", KITS_AROUND, masks=Masks(tmp_path))
     with pytest.raises(UserError, match="give another --outpath"):
-        make_phantoms(masks, KITS, masks=masks)
+        make_phantoms(masks, KITS_AROUND, masks=Masks(masks))
     assert not list(tmp_path.glob("out/**/*.nii.gz"))
 
 
@@ -185,6 +228,8 @@ def test_bad_masks_are_refused_and_nothing_is_written(tmp_path: Path, masks: Pat
         ["--cases", "0"],
         ["--tumour-free", "2"],
         ["--dataset", "lits", "--masks", "."],
+        ["--tumour", "50"],
+        ["--masks", ".", "--size", "3"],
         ["--sizes", "64"],
     ],
     ids=" ".join,
