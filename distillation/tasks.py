@@ -13,7 +13,7 @@ from distillation.balance import GradientBalance
 from distillation.method import Method
 from distillation.segmentation import segmentation_equation, segmentation_loss
 from networks.contract import Features, SegmentationNetwork
-from utils.batch import UNLABELLED, Batch
+from utils.batch import UNLABELLED, Batch, most_probable
 from utils.errors import UserError
 
 
@@ -151,7 +151,7 @@ COURSES: dict[str, Callable[[float], float]] = {
 
 def with_teachers_masks(batch: Batch, logits: Tensor) -> Batch:
     """The batch with the teacher's most probable classes [B, H, W] where a slice has no mask of its own."""
-    theirs = logits.argmax(dim=1).to(batch.mask.dtype)
+    theirs = most_probable(logits).to(batch.mask.dtype)
     return batch._replace(mask=torch.where(batch.mask == UNLABELLED, theirs, batch.mask))
 
 

@@ -17,6 +17,7 @@ from datasets.task import Task
 from datasets.window import window_image
 from networks import build
 from networks.contract import SegmentationNetwork
+from utils.batch import most_probable
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 
@@ -84,10 +85,10 @@ class Segmenter:
         for part, framed in self.framed_probabilities(image, window, batch_size):
             probabilities = self.frame.back(framed, (height, width))
             if threshold is None:
-                decided = probabilities.argmax(dim=1)
+                decided = most_probable(probabilities)
             else:
                 foreground = 1 - probabilities[:, 0] > threshold
-                decided = (probabilities[:, 1:].argmax(dim=1) + 1) * foreground
+                decided = (most_probable(probabilities[:, 1:]) + 1) * foreground
             labels[part] = decided.to(torch.uint8).cpu().numpy()
         return labels
 

@@ -22,6 +22,7 @@ from engine.report import Run, curves_figure, format_table, html_page, results_t
 from engine.segmenter import Segmenter, load_segmenter
 from networks.contract import Features, SegmentationNetwork
 from tests.helpers_training import write_bare_archive
+from utils.batch import most_probable
 from utils.errors import UserError
 
 ALL = Task("all", ("organ", "tumor"), ((1,), (2,)), {"organ": (1, 2), "tumor": (2,)})
@@ -180,3 +181,8 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     torch.save([1, 2], path)
     with pytest.raises(UserError, match="holds no network weights"):
         load_segmenter(path, torch.device("cpu"))
+
+
+def test_most_probable_is_the_first_of_the_highest() -> None:
+    scores = torch.randint(0, 3, (2, 5, 7, 6)).float()  # with ties
+    assert np.array_equal(most_probable(scores), scores.numpy().argmax(axis=1))
