@@ -13,9 +13,9 @@ import torch
 
 from datasets.archive import Archive
 from engine.benchmark_run import logged, prepare, use_threads
-from engine.device import environment
+from engine.device import Precision, choose_device, environment
 from engine.evaluate import archived_cases
-from engine.grid import LONGER, UNDISTILLED, Benchmark, Row, Run, has_begun
+from engine.grid import LONGER, UNDISTILLED, Benchmark, Row, Run, has_begun, training_args
 from engine.segmenter import Segmenter, load_segmenter
 from engine.training import make_trainer, open_archive
 from networks import build
@@ -32,7 +32,8 @@ Costs = dict[str, Any]
 def measure(benchmark: Benchmark, students: Sequence[str], rows: Sequence[Row], longer: float | None = None) -> Costs:
     """{"networks": name -> parameters, ..., "steps": student -> row -> ms, ..., "longer": student -> multiple}.
 
-    What costs.json knows is not measured again, but networks are for another number of threads. longer: the multiple
+    What costs.json knows is not measured again, but networks are for another number of threads, and steps are for
+    another processor, batch size, precision or number of threads. longer: the multiple
     to write down instead of a measured one, which is the median over the rows of a distilled step's time in
     undistilled steps, rounded up to a half; 0 writes none. UserError if runs of another multiple are there.
     """
@@ -62,9 +63,13 @@ def measure(benchmark: Benchmark, students: Sequence[str], rows: Sequence[Row], 
             costs["networks"][name] = {**network_cost(segmenter, archive), **processor}
     for student in students:
         steps = costs["steps"].setdefault(student, {})
+        conditions = step_conditions(benchmark, student)
         for row in [Row(UNDISTILLED), *rows]:
-            if row.name not in steps and (timed := time_step(benchmark, student, row)):
-                steps[row.name] = timed
+            known = steps.pop(row.name, {})
+            if {**known, **conditions} == known:
+                steps[row.name] = known
+            elif timed := time_step(benchmark, student, row):
+                steps[row.name] = {**timed, **conditions}
                 write_json(path, costs)
                 print(f"timed: {student} {row.name}, {timed['ms']:.0f} ms a step, x {timed['ratio']:.2f}", flush=True)
         ratios = [steps[row.name]["ratio"] for row in rows if row.name in steps]
@@ -93,6 +98,18 @@ def network_cost(segmenter: Segmenter, archive: Archive) -> dict[str, float]:
         "gmacs_at": side,
         "slices_per_second": len(image) / median(seconds),
     }
+
+
+def step_conditions(benchmark: Benchmark, student: str) -> dict[str, Any]:
+    """What a step's time depends on, beside student and row."""
+    args = training_args(benchmark, Run(student, Row(UNDISTILLED), 0, benchmark.outpath))
+    device = choose_device(args.device)
+    conditions = {
+        "processor": environment(device)["processor"],
+        "batch_size": args.batch_size,
+        "amp": Precision(args.amp, device).name,
+    }
+    return conditions | ({"threads": torch.get_num_threads()} if device.type == "cpu" else {})
 
 
 def time_step(benchmark: Benchmark, student: str, row: Row) -> dict[str, float]:

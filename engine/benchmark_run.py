@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from datasets.archive import Archive, case_of
+from datasets.unlabelled import held_out_cases, unlabelled_slices
 from distillation import build_method
 from distillation.tasks import Distiller, SupervisedTask, TrainingTask
 from engine.device import choose_device, environment
@@ -27,8 +28,10 @@ from networks import file_label
 from utils.errors import UserError
 from utils.files import make_folder, read_json, write_json
 
+Identity = Mapping[str, Any]
 
-def identify(tckpt: Path, train_data: Path | None, test_data: Path | None, validation_only: bool) -> dict[str, Any]:
+
+def identify(tckpt: Path, train_data: Path | None, test_data: Path | None, validation_only: bool) -> Identity:
     """What runs must share to be compared; UserError where scoring would not be honest."""
     segmenter, _ = load_segmenter(tckpt, torch.device("cpu"))
     dataset, task = segmenter.dataset, segmenter.task.name
@@ -55,6 +58,13 @@ def identify(tckpt: Path, train_data: Path | None, test_data: Path | None, valid
         "slices": fingerprint([*archive.train, "", *archive.val_cases]),
         "cases": fingerprint(scored),
     }
+
+
+def identify_unlabelled(folders: Sequence[Path], train_data: Path | None, test_data: Path | None, of: Identity) -> str:
+    """What slices without masks there are for the rows that take some."""
+    archive = open_archive(train_data, of["dataset"], of["task"], "train")
+    held_out = held_out_cases(archive, test_data)
+    return fingerprint(unlabelled_slices(folders, archive, archive.train, held_out).names)
 
 
 def prepare(benchmark: Benchmark, run: Run) -> tuple[argparse.Namespace, TrainingTask, Segmenter, Archive, str]:

@@ -28,6 +28,7 @@ class Row:
     kd: tuple[str, ...] = ()
     course: str = "constant"
     balance: float = 0.0
+    unlabelled: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Benchmark:
     """What all runs share.
 
     words: train.py's options as typed; identity: what was found in the files, so that a run is never taken for
-    one of another teacher or other slices; threads: of each run on a CPU, 0 leaves torch's own number.
+    one of another teacher or other slices; threads: of each run on a CPU, 0 leaves torch's own number; unlabelled:
+    slices for the rows that ask for them, and unlabelled_identity: what was found there.
     """
 
     tckpt: Path
@@ -47,6 +49,8 @@ class Benchmark:
     validation_only: bool = False
     distances: bool = True
     threads: int = 0
+    unlabelled: tuple[Path, ...] = ()
+    unlabelled_identity: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,14 +65,14 @@ class Run:
 
 
 def read_row(text: str) -> Row:
-    """The row that a word such as `kd/at:0.5` or `hlfd/balance=1/course=decay` means."""
+    """The row that a word such as `kd/at:0.5`, `dist/unlabelled` or `hlfd/balance=1/course=decay` means."""
     from distillation import plain_spec
     from distillation.tasks import COURSES
     from utils.registry import match_name
 
     specs: list[str] = []
     acts: list[str] = []
-    course, balance = "constant", 0.0
+    course, balance, unlabelled = "constant", 0.0, False
     for part in text.split(JOINER):
         key, _, value = part.partition("=")
         if key == "course":
@@ -80,11 +84,14 @@ def read_row(text: str) -> Row:
             except argparse.ArgumentTypeError as error:
                 raise UserError(f"--methods {text}: balance {error}") from None
             acts.append(f"balance={balance:g}")
+        elif part == "unlabelled":
+            unlabelled = True
+            acts.append(part)
         else:
             specs.append(plain_spec(part))
     if not specs:
         raise UserError(f"--methods {text}: names no method")
-    return Row(JOINER.join([*specs, *acts]), tuple(specs), course, balance)
+    return Row(JOINER.join([*specs, *acts]), tuple(specs), course, balance, unlabelled)
 
 
 def plan(
@@ -135,13 +142,15 @@ def training_args(benchmark: Benchmark, run: Run) -> argparse.Namespace:
         if getattr(args, name) is not None:
             # Rounded first: 200 x 1.1 is a little more than 220.
             setattr(args, name, math.ceil(round(getattr(args, name) * run.length, 6)))
-    args.train_data_path, args.checkpoint_path = benchmark.train_data_path, run.folder
+    args.train_data_path, args.test_data_path = benchmark.train_data_path, benchmark.test_data_path
+    args.checkpoint_path = run.folder
     for name in ("dataset", "task", "window", "size", "crop"):
         setattr(args, name, benchmark.identity[name])
     args.resume = (run.folder / "last.ckpt").exists()
     if run.row.kd:
         args.smodel, args.kd, args.tckpt = run.student, list(run.row.kd), benchmark.tckpt
         args.course, args.balance = run.row.course, run.row.balance
+        args.unlabelled = benchmark.unlabelled if run.row.unlabelled else None
         args.teacher = benchmark.identity["teacher"]
     else:
         args.model = run.student
@@ -160,6 +169,7 @@ def settings(benchmark: Benchmark, run: Run) -> dict[str, Any]:
         **length,
         **{name: getattr(args, name) for name in options},
         **benchmark.identity,
+        **({"unlabelled": benchmark.unlabelled_identity} if run.row.unlabelled else {}),
         "scored on": "validation cases" if benchmark.validation_only else "test cases",
         "distances": benchmark.distances,
     }

@@ -5,9 +5,9 @@ r"""Which method should I use for my teacher and my student, and is the gain rea
 
 Every student is trained for every seed alone, alone for as long as distilling takes, and with every row of methods;
 each best.ckpt (picked on the validation cases) is scored on the test cases, on whole volumes and by the published
-slice protocol. A row is a method as in train_kd.py's --kd; several act together joined by `/`, as in kd/at:0.5, and
-`/balance=1` or `/course=decay` act as train_kd.py's options do. Task, frame and window are the teacher's; schedule and
-augmentation are the same for every row.
+slice protocol. A row is a method as in train_kd.py's --kd; several act together joined by `/`, as in kd/at:0.5.
+`/balance=1`, `/course=decay` and, with --unlabelled DIR, `/unlabelled` act as train_kd.py's options do. Task, frame and
+window are the teacher's; schedule and augmentation are the same for every row.
 
 Left in OUTPATH: results.md, index.html, results.csv (a line for each run), cases.csv (a line for each case),
 costs.json, and a folder for each run with best.ckpt, history.json, train.log and result.json.
@@ -56,6 +56,7 @@ def options() -> Parser:
     add("--longer", type=real(0), metavar="R", help="length of the longer row; 0: no such row (default: measured)")
     add("--train_data_path", type=Path, help="slices that SliceMaker wrote (default: data/<dataset>)")
     add("--test_data_path", type=Path, help="slices to test on (default: test in the same folder)")
+    add("--unlabelled", type=Path, nargs="+", default=[], metavar="DIR", help="slices for rows like kd/unlabelled")
     add("--validation_only", action="store_true", help="score the validation cases: for choosing recipes")
     add("--no_distances", action="store_true", help="leave HD95 out, about a second a case")
     add("--outpath", type=Path, default=Path("runs/benchmark"), help="default: runs/benchmark")
@@ -106,7 +107,7 @@ def main() -> None:
 
     from engine.benchmark_cost import measure
     from engine.benchmark_report import write_report
-    from engine.benchmark_run import identify, perform, score_teacher
+    from engine.benchmark_run import identify, identify_unlabelled, perform, score_teacher
     from engine.device import choose_device
     from engine.grid import Benchmark, is_finished, plan, read_row
     from networks import network_name
@@ -114,11 +115,16 @@ def main() -> None:
 
     students = list(dict.fromkeys(network_name(name) for name in args.students))
     rows = list(dict.fromkeys(read_row(word) for word in args.methods))
+    if any(row.unlabelled for row in rows) and not args.unlabelled:
+        raise UserError("--methods: a row with /unlabelled needs slices to distil on without masks: --unlabelled DIR")
+    data = (args.train_data_path, args.test_data_path)
+    identity = identify(args.teacher, *data, args.validation_only)
     benchmark = Benchmark(
-        args.teacher, args.outpath, args.train_data_path, args.test_data_path, tuple(training_words(args)),
-        identify(args.teacher, args.train_data_path, args.test_data_path, args.validation_only),
+        args.teacher, args.outpath, *data, tuple(training_words(args)), identity,
         args.validation_only, not args.no_distances,
         threads=1 if args.jobs > 1 and choose_device(args.device).type == "cpu" else 0,
+        unlabelled=tuple(args.unlabelled),
+        unlabelled_identity=identify_unlabelled(args.unlabelled, *data, identity) if args.unlabelled else None,
     )  # fmt: skip
     known = args.outpath / "costs.json"
     if args.report and not known.exists():

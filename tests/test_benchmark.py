@@ -27,7 +27,7 @@ from engine.segmenter import Segmenter, load_segmenter
 from networks import NETWORKS
 from tests.helpers_training import SmallNetwork, equal_states, write_bare_archive
 from utils.errors import UserError
-from utils.files import read_json
+from utils.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAINING = ("--steps", 2, "--batch_size", 4, "--lr", 0.01, "--device", "cpu")
@@ -146,6 +146,15 @@ def test_a_finished_benchmark_is_not_run_again_and_grows(bench: Path, data: Path
     assert "| skd/at:0.5 |" in (bench / "results.md").read_text()
 
 
+def test_a_step_s_time_is_measured_again_for_other_conditions(bench: Path, data: Path, run: Command) -> None:
+    costs = read_json(bench / "costs.json")
+    timed = costs["steps"]["tiny"]["hlfd"]
+    write_json(bench / "costs.json", costs | {"steps": {"tiny": {"hlfd": {**timed, "ms": -1.0, "amp": "bf16"}}}})
+    run("scripts/benchmark.py", *words(data, "bench", "hlfd"))
+    again = read_json(bench / "costs.json")["steps"]["tiny"]
+    assert again["hlfd"]["ms"] > 0 and again["hlfd"]["amp"] == "off" and set(again) == {UNDISTILLED, "hlfd"}
+
+
 def test_the_same_command_gives_the_same_scores(bench: Path, data: Path, run: Command) -> None:
     run("scripts/benchmark.py", *words(data, "again", "hlfd"))
     run("scripts/benchmark.py", *words(data, "bench", "hlfd"))
@@ -191,6 +200,7 @@ def test_a_failing_method_costs_only_itself(data: Path, run: Command) -> None:
         (("--epochs", 1), "not allowed with argument"),
         (("--longer", 2), r"tiny trained alone for 1\.5 times the steps, not 2; give --longer 1\.5"),
         (("--methods", "hlfd/balance=-1"), "balance must be a number at least 0, not -1"),
+        (("--methods", "kd/unlabelled"), "a row with /unlabelled needs slices"),
     ],
 )
 def test_what_would_mislead_is_refused(
@@ -224,6 +234,22 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     assert mine["rows"] == theirs["rows"]
 
 
+def test_a_row_can_distil_on_slices_without_masks_too(data: Path, run: Command) -> None:
+    joining = write_bare_archive(data / "joining", cases=8)
+    for case in range(7):  # the others' cases
+        for path in joining.glob(f"{case:05d}_*.npz"):
+            path.unlink()
+    run("scripts/benchmark.py", *words(data, "joined", "kd", "kd/unlabelled"), "--unlabelled", joining)
+    folders = [data / "joined" / "runs" / "tiny" / name / "seed_0" for name in ("kd", "kd_unlabelled")]
+    alone, joined = (read_json(folder / "result.json") for folder in folders)
+    assert alone["rows"] != joined["rows"]
+    assert "unlabelled" not in alone and len(joined["unlabelled"]) == 12
+    assert f"of 1 cases in {joining.resolve()}" in (folders[1] / "train.log").read_text()
+    next(joining.glob("00007_*.npz")).unlink()
+    with pytest.raises(UserError, match="kd_unlabelled/seed_0: was begun with unlabelled = "):
+        run("scripts/benchmark.py", *words(data, "joined", "kd", "kd/unlabelled"), "--unlabelled", joining)
+
+
 def test_a_case_scores_the_mean_of_its_defined_regions() -> None:
     rows = [
         {"case": "1", "region": "organ", "dice": 0.75}, {"case": "1", "region": "tumor", "dice": 0.25},
@@ -234,9 +260,10 @@ def test_a_case_scores_the_mean_of_its_defined_regions() -> None:
 
 
 def test_rows_are_methods_joined_by_a_slash() -> None:
-    row = read_row("cwd,layers=e4+e5/recursive_feedback_ours:0.5/balance=1/course=decay")
-    assert row.kd == ("cwd,layers=e4+e5", "hlfd:0.5") and (row.balance, row.course) == (1, "decay")
-    assert row.name == "cwd,layers=e4+e5/hlfd:0.5/balance=1/course=decay"
+    row = read_row("cwd,layers=e4+e5/recursive_feedback_ours:0.5/balance=1/unlabelled/course=decay")
+    assert row.kd == ("cwd,layers=e4+e5", "hlfd:0.5")
+    assert (row.balance, row.unlabelled, row.course) == (1, True, "decay")
+    assert row.name == "cwd,layers=e4+e5/hlfd:0.5/balance=1/unlabelled/course=decay"
     with pytest.raises(UserError, match="names no method"):
         read_row("balance=1")
 
