@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from engine.device import Precision, choose_device, environment
 from engine.evaluate import archived_cases
 from engine.grid import LONGER, UNDISTILLED, Benchmark, Row, Run, has_begun, training_args
 from engine.segmenter import Segmenter, load_segmenter
+from engine.timing import measure_in_turns
 from engine.training import make_trainer, open_archive
 from networks import build
 from networks.count import count
@@ -91,12 +91,12 @@ def network_cost(segmenter: Segmenter, archive: Archive) -> dict[str, float]:
     parameters, macs = count(segmenter.network, side)
     case = next(iter(archived_cases(archive, [*archive.val_cases, *archive.cases][:1], segmenter.window)))
     image = case.image[:SLICES]
-    seconds = time_in_turns({"segment": lambda: segmenter.segment(image, case.window)}, repeats=3)["segment"]
+    cost = measure_in_turns({"segment": lambda: segmenter.segment(image, case.window)}, repeats=3)["segment"]
     return {
         "parameters": parameters,
         "gmacs": round(macs / 1e9, 3),
         "gmacs_at": side,
-        "slices_per_second": len(image) / median(seconds),
+        "slices_per_second": len(image) / cost.median,
     }
 
 
@@ -121,25 +121,10 @@ def time_step(benchmark: Benchmark, student: str, row: Row) -> dict[str, float]:
         with logged(benchmark.outpath / "timing.log"):
             rows = {each.name: each for each in (Row(UNDISTILLED), row)}
             steps = {name: _step(benchmark, Run(student, each, 0, benchmark.outpath)) for name, each in rows.items()}
-            seconds = {name: median(times) for name, times in time_in_turns(steps, TURNS).items()}
+            seconds = {name: cost.median for name, cost in measure_in_turns(steps, TURNS).items()}
     except Exception:
         return {}
     return {"ms": 1000 * seconds[row.name], "ratio": seconds[row.name] / seconds[UNDISTILLED]}
-
-
-def time_in_turns(steps: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each repeat, by name; one untimed step of each comes first.
-
-    The kinds of step take turns, so that a busy machine slows all of them alike.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(repeats + 1):
-        for name, step in steps.items():
-            start = perf_counter()
-            step()
-            if turn:
-                seconds[name].append(perf_counter() - start)
-    return seconds
 
 
 def _step(benchmark: Benchmark, run: Run) -> Callable[[], None]:

@@ -12,9 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from copy import deepcopy
-from statistics import median
-from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import _root  # noqa: F401
 
@@ -33,13 +31,6 @@ SLOW = 2.0  # times the baseline
 Step = Callable[[], None]
 
 
-class Cost(NamedTuple):
-    """Of each repeat; memory is 0 where there is no GPU to ask."""
-
-    seconds: list[float]
-    gigabytes: list[float]
-
-
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--kd", nargs="+", default=list(METHODS), metavar="METHOD", help="default: every method")
@@ -53,12 +44,13 @@ def main() -> None:
     parser.add_argument("--amp", choices=["auto", "off", "bf16", "fp16"], default="off", help="default: off")
     options = parser.parse_args()
 
+    from engine.timing import measure_in_turns
+
     costs = measure_in_turns(make_steps(options), options.repeats)
-    medians = {name: median(cost.seconds) for name, cost in costs.items()}
-    ratios = {name: seconds / medians[BASELINE] for name, seconds in medians.items()}
-    for name, (_, gigabytes) in costs.items():
-        memory = f"{max(gigabytes):9.2f} GB" if max(gigabytes) else ""
-        print(f"{name:30} {1000 * medians[name]:9.1f} ms   x {ratios[name]:.3f}{memory}")
+    ratios = {name: cost.median / costs[BASELINE].median for name, cost in costs.items()}
+    for name, cost in costs.items():
+        memory = f"{max(cost.gigabytes):9.2f} GB" if max(cost.gigabytes) else ""
+        print(f"{name:30} {1000 * cost.median:9.1f} ms   x {ratios[name]:.3f}{memory}")
     slow = [name for name, ratio in ratios.items() if ratio > SLOW]
     print(f"over {SLOW:g} times the baseline: {', '.join(slow) or 'none'}")
 
@@ -113,25 +105,6 @@ def training_step(task: TrainingTask, batch: Batch, precision: Precision) -> Ste
             torch.accelerator.synchronize(precision.device)
 
     return step
-
-
-def measure_in_turns(steps: dict[str, Step], repeats: int) -> dict[str, Cost]:
-    """The cost of each repeat, by name; one step of each that does not count comes first."""
-    import torch
-
-    on_gpu = torch.cuda.is_initialized()
-    costs = {name: Cost([], []) for name in steps}
-    for turn in range(repeats + 1):
-        for name, step in steps.items():
-            resident = torch.cuda.memory_allocated() if on_gpu else 0
-            if on_gpu:
-                torch.cuda.reset_peak_memory_stats()
-            start = perf_counter()
-            step()
-            if turn:
-                costs[name].seconds.append(perf_counter() - start)
-                costs[name].gigabytes.append((torch.cuda.max_memory_allocated() - resident) / 1e9 if on_gpu else 0.0)
-    return costs
 
 
 if __name__ == "__main__":
