@@ -29,6 +29,7 @@ METHODS: dict[str, str] = {
     "cwd_features": "distillation.channel_wise:cwd_features",
     "fitnet": "distillation.hints:FitNet",
     "at": "distillation.same_level:at",
+    "at_paper": "distillation.attention:AttentionTransfer",
     "ofd": "distillation.overhaul:OFD",
     "reviewkd": "distillation.review:ReviewKD",
     "mgd": "distillation.generative:MGD",

@@ -27,6 +27,17 @@ class Method(nn.Module):
         """The weighted sum that `forward` returns, for people: s_e1 is the student's, t_e1 the teacher's."""
         raise NotImplementedError
 
+    def definition(self) -> str:
+        """The equation, and every plain value that this method and its parts hold: tells two versions apart."""
+        held = [
+            f"{name}={value}"
+            for part in self.modules()
+            if isinstance(part, Method)
+            for name, value in sorted(vars(part).items())
+            if isinstance(value, bool | int | float | str) and name != "training"
+        ]
+        return "; ".join([self.equation(), *held])
+
     def prepare(self, teacher: SegmentationNetwork, loader: Iterable[Batch]) -> None:
         """Called once, before the first step."""
 

@@ -29,5 +29,5 @@ def deep(
 def at(
     student: Channels, teacher: Channels, layers: Sequence[str] = ("e5",), weight: float = 1.0
 ) -> LinkedDistillation:
-    """Attention transfer, as in the HLFD paper at e5 alone (`attn_kd`)."""
+    """Attention transfer as in the HLFD paper: exponent 4, e5 alone (`attn_kd`); its own authors' is `at_paper`."""
     return LinkedDistillation(student, teacher, imd=same_level(*check_layers(layers)), beta=weight)

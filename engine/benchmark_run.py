@@ -50,6 +50,8 @@ def identify(tckpt: Path, train_data: Path | None, test_data: Path | None, valid
         raise UserError(f"{archive.folder}: has no validation cases set apart; cut the slices with --val_fraction")
     return {
         "teacher": fingerprint_weights(segmenter.network),
+        "model": segmenter.model,
+        "classes": segmenter.task.num_classes,
         "dataset": dataset,
         "task": task,
         "window": None if segmenter.window is None else list(segmenter.window),
@@ -101,7 +103,7 @@ def perform(benchmark: Benchmark, run: Run) -> None:
         step = trainer.seconds / trainer.timed_steps if trainer.timed_steps else None
         per_epoch = trainer.batches.batches
         steps = trainer.schedule.steps or trainer.schedule.epochs * per_epoch
-        best = trainer.progress
+        best, preparation = trainer.progress, trainer.preparation
         del trainer, prepared
         segmenter, _ = load_segmenter(run.folder / "best.ckpt", device)
         rows = score(benchmark, segmenter)
@@ -111,6 +113,7 @@ def perform(benchmark: Benchmark, run: Run) -> None:
             "steps": steps,
             "step_ms": None if step is None else 1000 * step,
             "seconds": None if step is None else step * steps,
+            "preparation_s": preparation,
             "peak_memory": peak,
             "best_validation_dice": best.best,
             "environment": environment(device),

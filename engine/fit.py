@@ -162,17 +162,20 @@ class Trainer:
         self.pictures = pictures
         self.progress = Progress()
         self.interrupted = False
-        self.seconds, self.timed_steps = 0.0, 0
+        self.seconds, self.timed_steps, self.preparation = 0.0, 0, 0.0
         self.optimizers = make_optimizers(task, schedule.lr)
 
     def fit(self) -> Progress:
         """Train to the last round, or until validation has not improved for `patience` rounds.
 
-        `seconds` and `timed_steps` then tell what the steps took here, a resumed run's earlier ones left out.
+        `seconds` and `timed_steps` then tell what the steps took here, a resumed run's earlier ones left out, and
+        `preparation` the seconds before the first of all.
         """
         make_folder(self.folder)
         if self.progress.epoch == 0 and self.progress.batch == 0:
+            started = time.monotonic()
             self.task.prepare(self.loader)
+            self.preparation = time.monotonic() - started
         with SummaryWriter(str(self.folder / "log")) as self.events, self._stop_between_steps():
             for epoch in range(self.progress.epoch, self.schedule.rounds):
                 if self._out_of_patience():

@@ -6,11 +6,16 @@ import argparse
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from distillation import build_method
+from distillation.segmentation import segmentation_equation
+from engine.device import choose_device
 from engine.options import Parser, data_options, real, training_options
-from networks import file_label
+from networks import build, file_label
+from networks.contract import Channels
 from utils.errors import UserError
 from utils.files import read_json
 
@@ -170,9 +175,27 @@ def settings(benchmark: Benchmark, run: Run) -> dict[str, Any]:
         **{name: getattr(args, name) for name in options},
         **benchmark.identity,
         **({"unlabelled": benchmark.unlabelled_identity} if run.row.unlabelled else {}),
+        "loss": loss_of(run.row, run.student, benchmark.identity["model"], benchmark.identity["classes"]),
+        "device": choose_device(args.device).type,
         "scored on": "validation cases" if benchmark.validation_only else "test cases",
         "distances": benchmark.distances,
     }
+
+
+@cache
+def loss_of(row: Row, student: str, teacher: str, classes: int) -> str | None:
+    """What the row's runs minimise, so that none is taken for one of other defaults; None if it cannot be built."""
+    if not row.kd:
+        return segmentation_equation()
+    try:
+        return build_method(row.kd, _channels(student, classes), _channels(teacher, classes)).definition()
+    except UserError:
+        return None
+
+
+@cache
+def _channels(name: str, classes: int) -> Channels:
+    return build(name, classes).channels
 
 
 def is_finished(benchmark: Benchmark, run: Run) -> bool:
