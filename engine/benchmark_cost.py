@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from statistics import median
 from typing import Any
 
 import torch
 
 from datasets.archive import Archive
+from distillation.balance import EVERY
+from distillation.tasks import Distiller
 from engine.benchmark_run import logged, prepare, use_threads
 from engine.device import Precision, choose_device, environment
 from engine.evaluate import archived_cases
@@ -20,6 +21,7 @@ from engine.timing import measure_in_turns
 from engine.training import make_trainer, open_archive
 from networks import build
 from networks.count import count
+from networks.memory import LiveBytes
 from utils.errors import UserError
 from utils.files import make_folder, read_json, write_json
 
@@ -33,9 +35,9 @@ def measure(benchmark: Benchmark, students: Sequence[str], rows: Sequence[Row], 
     """{"networks": name -> parameters, ..., "steps": student -> row -> ms, ..., "longer": student -> multiple}.
 
     What costs.json knows is not measured again, but networks are for another number of threads, and steps are for
-    another processor, batch size, precision or number of threads. longer: the multiple
-    to write down instead of a measured one, which is the median over the rows of a distilled step's time in
-    undistilled steps, rounded up to a half; 0 writes none. UserError if runs of another multiple are there.
+    another processor, batch size, precision or number of threads. longer: the multiple to write down instead of a
+    measured one, which is the dearest row's step time in undistilled steps, rounded up to a tenth; 0 writes none.
+    UserError if runs of another multiple are there.
     """
     make_folder(benchmark.outpath)
     use_threads(benchmark)
@@ -74,7 +76,7 @@ def measure(benchmark: Benchmark, students: Sequence[str], rows: Sequence[Row], 
                 print(f"timed: {student} {row.name}, {timed['ms']:.0f} ms a step, x {timed['ratio']:.2f}", flush=True)
         ratios = [steps[row.name]["ratio"] for row in rows if row.name in steps]
         if longer is None and ratios:
-            costs["longer"].setdefault(student, math.ceil(2 * median(ratios)) / 2)
+            costs["longer"].setdefault(student, math.ceil(round(10 * max(ratios), 6)) / 10)
         elif longer:
             costs["longer"][student] = longer
     write_json(path, costs)
@@ -113,33 +115,57 @@ def step_conditions(benchmark: Benchmark, student: str) -> dict[str, Any]:
 
 
 def time_step(benchmark: Benchmark, student: str, row: Row) -> dict[str, float]:
-    """ms of a whole training step on a batch of slices, and its ratio to the undistilled step, by turns with it.
+    """ms of a whole training step on a batch of slices, its ratio to the undistilled step, by turns with it, and bytes.
 
     Empty where the row cannot be built or fails: its runs will tell why.
     """
     try:
         with logged(benchmark.outpath / "timing.log"):
-            rows = {each.name: each for each in (Row(UNDISTILLED), row)}
-            steps = {name: _step(benchmark, Run(student, each, 0, benchmark.outpath)) for name, each in rows.items()}
-            seconds = {name: cost.median for name, cost in measure_in_turns(steps, TURNS).items()}
+            steps = {
+                each.name: TimedStep(benchmark, Run(student, each, 0, benchmark.outpath))
+                for each in (Row(UNDISTILLED), row)
+            }
+            kinds: dict[str, Callable[[], None]] = dict(steps)
+            if row.balance:
+                kinds["measuring"] = steps[row.name].measuring
+            costs = measure_in_turns(kinds, TURNS)
+            seconds = {name: cost.median for name, cost in costs.items()}
+            if row.balance:
+                seconds[row.name] += (seconds["measuring"] - seconds[row.name]) / EVERY
+            memory = steps[row.name].bytes_on_cpu() or 1e9 * max(costs[row.name].gigabytes)
     except Exception:
         return {}
-    return {"ms": 1000 * seconds[row.name], "ratio": seconds[row.name] / seconds[UNDISTILLED]}
+    return {"ms": 1000 * seconds[row.name], "ratio": seconds[row.name] / seconds[UNDISTILLED], "memory": memory}
 
 
-def _step(benchmark: Benchmark, run: Run) -> Callable[[], None]:
-    prepared = prepare(benchmark, run)
-    prepared[0].workers = 0
-    trainer = make_trainer(*prepared)
-    batch = next(iter(trainer.loader))
-    trainer.task.train()
-    trainer.task.prepare([batch])
-    device = trainer.precision.device
-    batch = batch.to(device)
+class TimedStep:
+    """A training step of a run, over and over on the same batch."""
 
-    def step() -> None:
-        trainer.step(batch)
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
+    def __init__(self, benchmark: Benchmark, run: Run) -> None:
+        prepared = prepare(benchmark, run)
+        prepared[0].workers = 0
+        self.trainer = make_trainer(*prepared)
+        batch = next(iter(self.trainer.loader))
+        self.trainer.task.train()
+        self.trainer.task.prepare([batch])
+        self.device = self.trainer.precision.device
+        self.batch = batch.to(self.device)
 
-    return step
+    def __call__(self) -> None:
+        self.trainer.step(self.batch)
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
+
+    def measuring(self) -> None:
+        """A step in which the terms' gradients are measured, as happens every `EVERY` steps."""
+        assert isinstance(self.trainer.task, Distiller) and self.trainer.task.balance is not None
+        self.trainer.task.balance.steps = 0
+        self()
+
+    def bytes_on_cpu(self) -> float:
+        """The most that tensors made in a step hold at once; 0 on other devices, which tell it themselves."""
+        if self.device.type != "cpu":
+            return 0.0
+        with LiveBytes() as live:
+            self()
+        return float(live.peak)

@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from engine.benchmark_run import by_case
+from engine.benchmark_run import by_case, lacks_region
 from engine.evaluate import Row as CaseScores
 from engine.evaluate import write_csv
 from engine.grid import LONGER, UNDISTILLED, Benchmark, Run, is_finished
@@ -63,9 +63,16 @@ def read_lines(benchmark: Benchmark, runs: Sequence[Run]) -> dict[str, list[Line
 
 
 def write_report(
-    benchmark: Benchmark, runs: Sequence[Run], costs: Mapping[str, Any], scored_teacher: Mapping[str, Any]
+    benchmark: Benchmark,
+    runs: Sequence[Run],
+    costs: Mapping[str, Any],
+    scored_teacher: Mapping[str, Any],
+    against: str = UNDISTILLED,
 ) -> None:
-    """Write results.csv, cases.csv, results.md and index.html from the finished runs, and print the tables."""
+    """Write results.csv, cases.csv, results.md and index.html from the finished runs, and print the tables.
+
+    against: the row that the others' gains are over.
+    """
     out = benchmark.outpath
     lines, teacher = read_lines(benchmark, runs), scored_teacher["rows"]
     write_csv(out / "results.csv", run_rows(lines))
@@ -76,14 +83,14 @@ def write_report(
         (
             student,
             [
-                verdict(rows),
-                score_table(rows, teacher, costs["teacher"]),
+                verdict(rows, against),
+                score_table(rows, teacher, costs["teacher"], against),
                 cost_table(rows, costs["steps"].get(student, {})),
             ],
         )
         for student, rows in lines.items()
     ]
-    sections.append(("Networks", [network_table(lines, teacher, costs), *notes(lines, costs)]))
+    sections.append(("Networks", [network_table(lines, teacher, costs), *notes(lines, costs, against)]))
     notice = f"Scores of {cases} test cases, which trained and chose no student."
     if benchmark.validation_only:
         notice = f"Scores of {cases} VALIDATION cases, which picked each checkpoint: to choose recipes, not to report."
@@ -109,7 +116,7 @@ def write_report(
     print(f"\n{notice}\n{out / 'results.md'}\n{out / 'index.html'}")
 
 
-def notes(lines: Mapping[str, list[Line]], costs: Mapping[str, Any]) -> list[str]:
+def notes(lines: Mapping[str, list[Line]], costs: Mapping[str, Any], against: str = UNDISTILLED) -> list[str]:
     """What the columns mean."""
     longer = ", ".join(
         f"{student} {costs['longer'][student]:g}"
@@ -122,54 +129,71 @@ def notes(lines: Mapping[str, list[Line]], costs: Mapping[str, Any]) -> list[str
         for cost in ({**costs, **costs["networks"][name]} for name in (costs["teacher"], *lines))
     }
     return [
-        "Dice: mean over cases of whole volumes (and over the task's regions), then mean ± standard deviation over "
-        "seeds. gain: over the undistilled student, paired by case and seed, with the percentile interval of "
-        f"{RESAMPLES} bootstrap samples of cases and seeds (one seed: of cases alone). p: Wilcoxon's signed rank test "
-        f"over cases, each with its mean over seeds, with Holm's correction over the rows of the table, '{LONGER}' "
-        "among them. gap closed: the gain as a share of the teacher's lead over the undistilled student. HD95: where "
-        "defined, with the share of predictions that have one. Slice protocol: as published, slices picked by the "
-        "ground truth.",
+        "Dice: mean over cases of whole volumes (and over the task's regions), where the reference has the region, "
+        f"then mean ± standard deviation over seeds. gain: over '{against}', paired by case and seed, with the "
+        f"percentile interval of {RESAMPLES} bootstrap samples of cases and seeds (one seed: of cases alone). p: "
+        "Wilcoxon's signed rank test over cases, each with its mean over seeds, with Holm's correction over the rows "
+        f"of the table, '{LONGER}' among them. p holds for these trained networks, the interval for other seeds too: "
+        f"a gain needs both. gap closed: the gain as a share of the teacher's lead over '{against}'. HD95: where "
+        "defined, with the share of predictions that have one. false alarms: predictions that find something where "
+        "the reference has nothing. Slice protocol: as published, slices picked by the ground truth.",
         f"'{LONGER}' trains for so many times the steps: {longer or 'left out'}; unless it was given, that is the "
-        "time of a distilled step, in the median over the methods first measured, rounded up to a half. ratio: a "
-        "step's time in undistilled steps, medians of steps that took turns; step ms: the same in the undistilled "
-        "step's ms. minutes a run: its steps alone, without validation and scoring, beside whatever else ran. "
+        "time of the dearest distilled step among the methods first measured. ratio: a step's time in undistilled "
+        "steps, medians of steps that took turns; step ms: the same in the undistilled step's ms; memory: the most "
+        "that a step holds beyond weights and optimisers (on a CPU: in live tensors). preparation: before the first "
+        "step, in undistilled steps. minutes a run: both, without validation and scoring, beside whatever else ran. "
         f"CPU slices/s: {' or '.join(sorted(processors))}.",
     ]
 
 
-def comparisons(rows: Sequence[Line]) -> dict[str, Comparison]:
-    """Row -> its comparison with the undistilled student over the seeds that both have; p after Holm."""
-    base = next((line for line in rows if line.name == UNDISTILLED), None)
-    found = {}
-    for line in rows:
-        if base is not None and line is not base and (seeds := sorted(line.results.keys() & base.results.keys())):
-            found[line.name] = compare(line.scores("dice", seeds), base.scores("dice", seeds))
+def named(rows: Sequence[Line], name: str) -> Line | None:
+    return next((line for line in rows if line.name == name), None)
+
+
+def paired(line: Line, base: Line) -> Comparison | None:
+    """Over the seeds that both have, if there are any."""
+    seeds = sorted(line.results.keys() & base.results.keys())
+    return compare(line.scores("dice", seeds), base.scores("dice", seeds)) if seeds else None
+
+
+def comparisons(rows: Sequence[Line], against: str = UNDISTILLED) -> dict[str, Comparison]:
+    """Row -> its comparison with the row `against`; p after Holm."""
+    base = named(rows, against)
+    found = {
+        line.name: compared
+        for line in rows
+        if base is not None and line is not base and (compared := paired(line, base))
+    }
     corrected = holm([each.p for each in found.values()])
     return {name: replace(each, p=p) for (name, each), p in zip(found.items(), corrected, strict=True)}
 
 
-def verdict(rows: Sequence[Line]) -> str:
+def verdict(rows: Sequence[Line], against: str = UNDISTILLED) -> str:
     """Which row to use, in a sentence."""
-    compared = comparisons(rows)
-    methods = [line for line in rows if line.name in compared and line.name != LONGER]
+    compared = comparisons(rows, against)
+    methods = [line for line in rows if line.name in compared and line.name not in (UNDISTILLED, LONGER)]
+    base = "the undistilled student" if against == UNDISTILLED else against
     if not methods:
-        return "No method is finished yet that could be compared with the undistilled student."
+        return f"No method is finished yet that could be compared with {base}."
     best = best_line(methods)
     each = compared[best.name]
     shown = "not told apart from chance"
     if each.p < 0.05 and (each.low > 0 or each.high < 0):
         shown = "a gain" if each.gain > 0 else "a loss"
     told = (
-        f"Highest Dice of the methods: {best.name}, {each.gain:+.3f} over the undistilled student (95 % interval "
-        f"{each.low:+.3f} to {each.high:+.3f}, p {p_text(each.p)} after Holm): {shown}."
+        f"Highest Dice of the methods: {best.name}, {each.gain:+.3f} over {base} ({interval_text(each)}, "
+        f"p {p_text(each.p)} after Holm): {shown}."
     )
     if (least := least_p(each.cases, len(compared))) >= 0.05:
         told += f" With {each.cases} cases no p in this table can be below {p_text(least)}."
-    if longer := next((line for line in rows if line.name == LONGER), None):
-        apart = mean_of(longer.seed_means("dice")) - mean_of(best.seed_means("dice"))
-        side = "above" if apart > 0 else "below"
-        told += f" Trained alone for longer, the student scores {abs(apart):.3f} {side} it."
+    longer = named(rows, LONGER)
+    if longer is not None and against != LONGER and (beside := paired(best, longer)):
+        told += f" Over the student trained alone for longer: {beside.gain:+.3f} ({interval_text(beside)})."
     return told
+
+
+def interval_text(each: Comparison) -> str:
+    return f"95 % interval {each.low:+.3f} to {each.high:+.3f}"
 
 
 def best_line(rows: Sequence[Line]) -> Line:
@@ -177,27 +201,35 @@ def best_line(rows: Sequence[Line]) -> Line:
     return max(rows, key=lambda line: np.nan_to_num(mean_of(line.seed_means("dice")), nan=-1.0))
 
 
-def score_table(rows: Sequence[Line], teacher: Sequence[CaseScores], model: str) -> Table:
-    """Header, the teacher, and a line for each row."""
+def score_table(rows: Sequence[Line], teacher: Sequence[CaseScores], model: str, against: str = UNDISTILLED) -> Table:
+    """Header, the teacher, and a line for each row; false alarms only where a case lacks a region."""
     header = ["method", "Dice", "gain", "95 % interval", "p", "gap closed", "HD95 mm", "slice-protocol Dice", "seeds"]
     of_teacher = Line(f"teacher, {model}", {0: {"rows": teacher}})
-    compared = comparisons(rows)
-    base = next((line for line in rows if line.name == UNDISTILLED), None)
+    compared = comparisons(rows, against)
+    base = named(rows, against)
     gap = mean_of(mean_over_seeds(of_teacher.scores("dice") - base.scores("dice"))) if base else math.nan
     table = [header]
     for line in (of_teacher, *rows):
-        against = [""] * 4
+        gains = [""] * 4
         if line.name in compared:
             each = compared[line.name]
             closed = f"{100 * each.gain / gap:.0f} %" if gap > 0 else "n/a"
-            interval = f"{each.low:+.3f} to {each.high:+.3f}"
-            against = [f"{each.gain:+.3f}", interval, p_text(each.p), closed]
+            gains = [f"{each.gain:+.3f}", f"{each.low:+.3f} to {each.high:+.3f}", p_text(each.p), closed]
         count = "" if line is of_teacher else str(len(line.results))
         table.append(
-            [line.name, spread(line.seed_means("dice")), *against, distance_text(line.scores("hd95_mm")),
+            [line.name, spread(line.seed_means("dice")), *gains, distance_text(line.scores("hd95_mm")),
              spread(line.seed_means("slice_dice")), count]
         )  # fmt: skip
+    if any(map(lacks_region, teacher)):
+        for written, told in zip(table, ["false alarms", *map(false_alarms, (of_teacher, *rows))], strict=True):
+            written.append(told)
     return table
+
+
+def false_alarms(line: Line) -> str:
+    """How many predictions find something where the reference has nothing, of how many."""
+    empty = [row for result in line.results.values() for row in result["rows"] if lacks_region(row)]
+    return f"{sum(row['dice'] is not None for row in empty)} of {len(empty)}"
 
 
 def spread(values: Scores) -> str:
@@ -223,24 +255,22 @@ def distance_text(scores: Scores) -> str:
 
 def cost_table(rows: Sequence[Line], steps: Mapping[str, Mapping[str, float]]) -> Table:
     """What training costs, measured: it differs from one launch to the next."""
-    table = [["training cost", "step ms", "ratio", "steps", "minutes a run", "peak GPU memory GiB"]]
+    table = [["training cost", "step ms", "ratio", "memory MiB", "preparation", "steps", "minutes a run"]]
     unit = steps.get(UNDISTILLED, {}).get("ms", math.nan)
     for line in rows:
         timed = steps.get(UNDISTILLED if line.name == LONGER else line.name)
         results = list(line.results.values())
-        seconds, memory = (
-            [each[key] for each in results if each[key] is not None] for key in ("seconds", "peak_memory")
-        )
+        seconds = [each["seconds"] + each["preparation_s"] for each in results if each["seconds"] is not None]
         table.append(
             [
                 line.name,
-                f"{timed['ratio'] * unit:.0f}" if timed else "n/a",
-                f"{timed['ratio']:.2f}" if timed else "n/a",
+                *([f"{timed['ratio'] * unit:.0f}", f"{timed['ratio']:.2f}", f"{timed['memory'] / 2**20:.0f}"]
+                  if timed else ["n/a"] * 3),
+                f"{1000 * np.median([each['preparation_s'] for each in results]) / unit:.0f}",
                 str(results[0]["steps"]),
                 f"{np.median(seconds) / 60:.1f}" if seconds else "n/a",
-                f"{max(memory) / 2**30:.1f}" if memory else "n/a",
             ]
-        )
+        )  # fmt: skip
     return table
 
 
@@ -269,7 +299,7 @@ def run_rows(lines: Mapping[str, list[Line]]) -> list[dict[str, Any]]:
             "seed": seed,
             "cases": len(by_case(result["rows"])),
             **{metric: mean_of(line.scores(metric, [seed])[0]) for metric in ("dice", "hd95_mm", "slice_dice")},
-            **{key: result[key] for key in ("best_validation_dice", "steps", "step_ms", "seconds", "peak_memory")},
+            **{key: result[key] for key in ("best_validation_dice", "steps", "step_ms", "seconds", "preparation_s")},
         }
         for student, rows in lines.items()
         for line in rows

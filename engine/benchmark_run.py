@@ -96,9 +96,7 @@ def perform(benchmark: Benchmark, run: Run) -> None:
         device = choose_device(prepared[0].device)
         if device.type == "cuda":
             torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(device)
         trainer = train(*prepared)
-        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         # A run that was interrupted when only its scores were missing has no step to time.
         step = trainer.seconds / trainer.timed_steps if trainer.timed_steps else None
         per_epoch = trainer.batches.batches
@@ -114,7 +112,6 @@ def perform(benchmark: Benchmark, run: Run) -> None:
             "step_ms": None if step is None else 1000 * step,
             "seconds": None if step is None else step * steps,
             "preparation_s": preparation,
-            "peak_memory": peak,
             "best_validation_dice": best.best,
             "environment": environment(device),
             "rows": rows,
@@ -144,12 +141,20 @@ def score(benchmark: Benchmark, segmenter: Segmenter) -> list[Scores]:
 
 
 def by_case(rows: Sequence[Scores], metric: str = "dice") -> dict[str, float]:
-    """Case -> the mean over its regions of a metric, where defined; else NaN."""
+    """Case -> the mean over its regions of a metric, where defined; else NaN.
+
+    Dice is of regions that the reference has: without one it would be 0 or undefined by the prediction alone.
+    """
     of_case: dict[str, list[float]] = {row["case"]: [] for row in rows}
     for row in rows:
-        if row[metric] is not None:
+        if row[metric] is not None and not (metric == "dice" and lacks_region(row)):
             of_case[row["case"]].append(row[metric])
     return {case: sum(values) / len(values) if values else math.nan for case, values in of_case.items()}
+
+
+def lacks_region(row: Scores) -> bool:
+    """Whether the case's reference has nothing of the row's region: only there is the RVD undefined."""
+    return row["rvd"] is None
 
 
 def score_teacher(benchmark: Benchmark, device: str) -> dict[str, Any]:

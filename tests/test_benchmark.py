@@ -155,6 +155,36 @@ def test_a_step_s_time_is_measured_again_for_other_conditions(bench: Path, data:
     assert again["hlfd"]["ms"] > 0 and again["hlfd"]["amp"] == "off" and set(again) == {UNDISTILLED, "hlfd"}
 
 
+def test_training_alone_takes_as_long_as_the_dearest_method(
+    data: Path, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ratios = {UNDISTILLED: 1.0, "hlfd": 1.41, "kd": 1.2}
+
+    def timed(benchmark: Any, student: str, row: Any) -> dict[str, float]:
+        return {"ms": 10.0 * ratios[row.name], "ratio": ratios[row.name], "memory": 2.0**20}
+
+    monkeypatch.setattr("engine.benchmark_cost.time_step", timed)
+    where = ("--teacher", data / "teacher.ckpt", "--train_data_path", data / "slices", "--outpath", data / "timed")
+    length = ("--students", "tiny", "--seeds", 0, "--no_distances", "--preset", "full", *TRAINING)
+    run("scripts/benchmark.py", *where, *length, "--methods", "hlfd", "kd")
+    assert read_json(data / "timed" / "costs.json")["longer"] == {"tiny": 1.5}
+    runs = table(data / "timed" / "results.csv")
+    assert [row["steps"] for row in runs if row["method"] == LONGER] == ["3"]
+
+
+def test_gains_can_be_over_any_row(bench: Path, data: Path, run: Command) -> None:
+    before = (bench / "results.md").read_text()
+    run("scripts/benchmark.py", *words(data, "bench", "hlfd"), "--report", "--against", "hlfd")
+    told = (bench / "results.md").read_text()
+    run("scripts/benchmark.py", *words(data, "bench", "hlfd"), "--report")
+    assert (bench / "results.md").read_text() == before
+
+    def gain(text: str, name: str) -> str:
+        return next(line for line in text.splitlines() if line.startswith(f"| {name} | 0.")).split(" | ")[2]
+
+    assert float(gain(told, UNDISTILLED)) == -float(gain(before, "hlfd")) and gain(told, "hlfd") == ""
+
+
 def test_the_same_command_gives_the_same_scores(bench: Path, data: Path, run: Command) -> None:
     run("scripts/benchmark.py", *words(data, "again", "hlfd"))
     run("scripts/benchmark.py", *words(data, "bench", "hlfd"))
@@ -201,6 +231,7 @@ def test_a_failing_method_costs_only_itself(data: Path, run: Command) -> None:
         (("--longer", 2), r"tiny trained alone for 1\.5 times the steps, not 2; give --longer 1\.5"),
         (("--methods", "hlfd/balance=-1"), "balance must be a number at least 0, not -1"),
         (("--methods", "kd/unlabelled"), "a row with /unlabelled needs slices"),
+        (("--against", "kd"), "is no row of this benchmark"),
     ],
 )
 def test_what_would_mislead_is_refused(
@@ -252,9 +283,9 @@ def test_a_row_can_distil_on_slices_without_masks_too(data: Path, run: Command) 
 
 def test_a_case_scores_the_mean_of_its_defined_regions() -> None:
     rows = [
-        {"case": "1", "region": "organ", "dice": 0.75}, {"case": "1", "region": "tumor", "dice": 0.25},
-        {"case": "2", "region": "organ", "dice": 1.0}, {"case": "2", "region": "tumor", "dice": None},
-        {"case": "3", "region": "organ", "dice": None}, {"case": "3", "region": "tumor", "dice": None},
+        {"case": "1", "dice": 0.75, "rvd": 0.1}, {"case": "1", "dice": 0.25, "rvd": 0.0},
+        {"case": "2", "dice": 1.0, "rvd": 0.0}, {"case": "2", "dice": 0.0, "rvd": None},  # found, where nothing is
+        {"case": "3", "dice": None, "rvd": None}, {"case": "3", "dice": None, "rvd": None},
     ]  # fmt: skip
     assert by_case(rows) == pytest.approx({"1": 0.5, "2": 1.0, "3": np.nan}, nan_ok=True)
 

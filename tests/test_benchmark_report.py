@@ -17,7 +17,8 @@ def scored(dice: float, hd95: float | None = None, cases: int = 8) -> list[dict[
     """Rows of cases whose Dice differ from case to case and have this mean."""
     steps = [0.01 * (case - (cases - 1) / 2) for case in range(cases)]
     return [
-        {"case": str(case), "dice": dice + step, "hd95_mm": hd95, "slice_dice": dice} for case, step in enumerate(steps)
+        {"case": str(case), "dice": dice + step, "rvd": 0.0, "hd95_mm": hd95, "slice_dice": dice}
+        for case, step in enumerate(steps)
     ]
 
 
@@ -34,7 +35,9 @@ def test_the_verdict_names_the_best_method_and_what_longer_training_gives() -> N
     text = told(line(UNDISTILLED, 0.5), line(LONGER, 0.65), line("at", 0.55), line("kd", 0.6))
     assert text.startswith("Highest Dice of the methods: kd, +0.100 over the undistilled student")
     assert "p 0.023 after Holm): a gain." in text  # 3 comparisons, 2 of 2^8 signs each
-    assert text.endswith("the student scores 0.050 above it.")
+    assert "Over the student trained alone for longer: -0.050 (95 % interval -0.050 to -0.050)." in text
+    over_at = verdict([line(UNDISTILLED, 0.5), line("at", 0.55), line("kd", 0.6)], against="at")
+    assert over_at.startswith("Highest Dice of the methods: kd, +0.050 over at")
 
 
 def test_the_verdict_tells_losses_and_too_few_cases() -> None:
@@ -53,6 +56,29 @@ def test_the_table_compares_with_the_undistilled_student() -> None:
     assert of_teacher[:2] == ["teacher, raunet", "0.700"] and undistilled[1:3] == ["0.500 ± 0.014", ""]
     assert named["gain"] == "+0.100" and named["gap closed"] == "50 %" and named["p"] == "0.008"
     assert named["HD95 mm"] == "9.5 (15/16)" and dict(zip(header, undistilled, strict=True))["HD95 mm"] == "n/a"
+
+
+def test_what_is_found_in_tumour_free_cases_is_told_apart_and_moves_no_gain() -> None:
+    def with_free_cases(row: Line, alarms: int) -> Line:
+        for result in row.results.values():
+            result["rows"] = result["rows"] + [
+                {
+                    "case": f"free {i}",
+                    "dice": 0.0 if i < alarms else None,
+                    "rvd": None,
+                    "hd95_mm": None,
+                    "slice_dice": None,
+                }
+                for i in range(3)
+            ]
+        return row
+
+    teacher = with_free_cases(Line("teacher", {0: {"rows": scored(0.7)}}), 0).results[0]["rows"]
+    rows = [with_free_cases(line(UNDISTILLED, 0.5), 0), with_free_cases(line("kd", 0.6), 2)]
+    header, _, undistilled, kd = score_table(rows, teacher, "raunet")
+    named = dict(zip(header, kd, strict=True))
+    assert (named["Dice"], named["gain"], named["false alarms"]) == ("0.600 ± 0.014", "+0.100", "4 of 6")
+    assert undistilled[-1] == "0 of 6"
 
 
 @pytest.mark.parametrize("dice", [0.6, 0.4])
