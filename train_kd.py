@@ -35,7 +35,7 @@ def main() -> None:
     group.add_argument("--layers", nargs="+", metavar="STAGE", help="stages to compare (default: each method's own)")
     group.add_argument("--list_methods", action=ListMethods, help="print the methods with their options, and stop")
     group.add_argument(
-        "--course", choices=["constant", "warmup", "decay"], default="constant",
+        "--kd_schedule", choices=["constant", "warmup", "decay"], default="constant",
         help="the distillation's weight: constant, up in the first quarter, or down to 0 (default: constant)",
     )  # fmt: skip
     group.add_argument(
@@ -94,7 +94,7 @@ def main() -> None:
     )  # fmt: skip
     args.teacher = fingerprint_weights(teacher.network)
     name = f"{args.dataset}_{archive.task.name}_{run_name}"
-    task = Distiller(segmenter.network, teacher.network, method, args.course, args.balance)
+    task = Distiller(segmenter.network, teacher.network, method, args.kd_schedule, args.balance)
     if args.record_terms:
         task.observe = TermRecorder(args.checkpoint_path / "terms.jsonl", args.record_terms)
     train(args, task, segmenter, archive, name)

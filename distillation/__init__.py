@@ -67,9 +67,13 @@ def method_name(name: str) -> str:
 
 
 def plain_spec(text: str) -> str:
-    """The same spec under the method's name in `METHODS`."""
-    given = parse_spec(text).name
-    return method_name(given) + text[len(given) :]
+    """The same spec in one way of writing: the name in `METHODS`, and only what differs from its defaults."""
+    spec = parse_spec(text)
+    name = method_name(spec.name)
+    known = own_options(lookup(METHODS, "distillation method", name))
+    chosen = read_options(name, spec.options, known)
+    changed = [f"{key}={written(value)}" for key, value in chosen.items() if value != known[key]]
+    return ",".join([name if spec.factor == 1 else f"{name}:{spec.factor:g}", *changed])
 
 
 def describe_methods() -> str:

@@ -9,22 +9,29 @@ from torch import Tensor, nn
 
 Groups = Mapping[str, Sequence[nn.Parameter]]
 
+SCALE = 2.0**14
+"""Times a term before its backward pass: what float16 would flush to 0 stays, and a power of two is exact."""
+
 
 def gradient_norms(terms: Mapping[str, Tensor], groups: Groups) -> dict[str, dict[str, Tensor]]:
     """For each term the L2 norm of its gradient on each group of parameters; the graph is kept.
 
     A term that doesn't reach a group has norm 0 there. No `.grad` changes.
     """
+    return {term: _norms(value, groups, SCALE) for term, value in terms.items()}
+
+
+def _norms(value: Tensor, groups: Groups, scale: float) -> dict[str, Tensor]:
     parameters = [parameter for group in groups.values() for parameter in group]
-    norms = {}
-    for term, value in terms.items():
-        found = (
-            torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
-            if value.requires_grad
-            else [None] * len(parameters)
-        )
-        of_each = iter(value.new_zeros(()) if g is None else g.float().square().sum() for g in found)
-        norms[term] = {name: torch.stack([next(of_each) for _ in group]).sum().sqrt() for name, group in groups.items()}
+    found = (
+        torch.autograd.grad(scale * value, parameters, retain_graph=True, allow_unused=True)
+        if value.requires_grad
+        else [None] * len(parameters)
+    )
+    of_each = iter(value.new_zeros(()) if g is None else (g.float() / scale).square().sum() for g in found)
+    norms = {name: torch.stack([next(of_each) for _ in group]).sum().sqrt() for name, group in groups.items()}
+    if scale != 1 and not all(norm.isfinite() for norm in norms.values()):
+        return _norms(value, groups, 1.0)  # the scaled gradient was too large for float16
     return norms
 
 

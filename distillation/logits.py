@@ -74,7 +74,7 @@ class DecoupledKD(Method):
     B. Zhao, Q. Cui, R. Song, Y. Qiu, J. Liang: Decoupled Knowledge Distillation, CVPR 2022 (arXiv 2203.08679):
     T^2 (alpha TCKD + beta NCKD) with alpha 1, beta 8, T 4; TCKD is the KL of (p, 1 - p), p the true class's
     probability, NCKD the KL of the softmax over the other classes, both means over the pixels. Without the
-    paper's warm-up over the first epochs, which is a matter of the training (see `COURSES` of the tasks).
+    paper's warm-up over the first epochs, which is a matter of the training (see `SCHEDULES` of the tasks).
 
     With two classes there is one other class, and NCKD is exactly 0: what is left is alpha times KD.
     """

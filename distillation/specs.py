@@ -12,8 +12,10 @@ from utils.errors import UserError
 
 Option = bool | int | float | str | tuple[str, ...]
 
-POSITIVE = ("temperature", "exponent", "grid", "width", "pixel_memory", "region_memory")
-"""Options that divide, are powers or count what must be there; every other number may be 0."""
+POSITIVE = ("temperature", "grid", "width", "pixel_memory", "region_memory", "granularity", "steps")
+"""Options that divide or count what must be there; every other number may be 0."""
+SHARES = ("masked",)
+"""Options that lie below 1."""
 
 
 @dataclass(frozen=True)
@@ -94,4 +96,6 @@ def _read(told: str, key: str, value: Any, default: Option) -> Option:
         raise UserError(f"{told}: must be a {'whole ' * isinstance(default, int)}number") from None
     if not 0 <= number < inf or (key in POSITIVE and number == 0):
         raise UserError(f"{told}: must be {'a' if key in POSITIVE else '0 or a'} positive number")
+    if key in SHARES and number >= 1:
+        raise UserError(f"{told}: must be below 1")
     return number

@@ -76,10 +76,10 @@ class Distiller(TrainingTask):
         student: SegmentationNetwork,
         teacher: SegmentationNetwork,
         method: Method,
-        course: str = "constant",
+        schedule: str = "constant",
         balance: float = 0.0,
     ) -> None:
-        """course: one of `COURSES`, the method's weight over the training; balance: see `GradientBalance`, 0 none."""
+        """schedule: one of `SCHEDULES`, the method's weight over the training; balance: see `GradientBalance`."""
         super().__init__(student)
         if student.classes != teacher.classes:
             raise UserError(
@@ -87,7 +87,7 @@ class Distiller(TrainingTask):
                 "distil for the task that the teacher was trained for"
             )
         self.method = method
-        self.course, self.strength = course, COURSES[course](0.0)
+        self.schedule, self.strength = schedule, SCHEDULES[schedule](0.0)
         self.balance = GradientBalance(balance) if balance else None
         self.observe: Callable[[Mapping[str, Tensor], nn.Module], None] | None = None
         # Past nn.Module's own registration, which would make the teacher's weights this module's.
@@ -121,15 +121,15 @@ class Distiller(TrainingTask):
 
     def equation(self) -> str:
         parts = [f"loss = {segmentation_equation(self.method.focal_detached)} + "]
-        if self.course != "constant":
-            parts.append(f"{self.course} ")
+        if self.schedule != "constant":
+            parts.append(f"{self.schedule} ")
         if self.balance is not None:
             parts.append(f"balanced to {self.balance.share:g} ")
         method = self.method.equation()
         return "".join([*parts, method if len(parts) == 1 else f"({method})"])
 
     def set_progress(self, done: float) -> None:
-        self.strength = COURSES[self.course](done)
+        self.strength = SCHEDULES[self.schedule](done)
 
     def prepare(self, loader: Iterable[Batch]) -> None:
         self.method.prepare(self.teacher, loader)
@@ -141,7 +141,7 @@ class Distiller(TrainingTask):
         self.method.after_step()
 
 
-COURSES: dict[str, Callable[[float], float]] = {
+SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "warmup": lambda done: min(1.0, 4 * done),
     "decay": lambda done: 1.0 - done,

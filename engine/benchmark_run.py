@@ -23,7 +23,7 @@ from engine.evaluate import Row as Scores
 from engine.evaluate import archived_cases, score_case, score_case_as_published, training_notice
 from engine.grid import Benchmark, Run, settings, training_args
 from engine.segmenter import Segmenter, load_segmenter
-from engine.training import fingerprint, fingerprint_weights, new_segmenter, open_archive, train
+from engine.training import cases_for_training, fingerprint, fingerprint_weights, new_segmenter, open_archive, train
 from networks import file_label
 from utils.errors import UserError
 from utils.files import make_folder, read_json, write_json
@@ -75,13 +75,18 @@ def prepare(benchmark: Benchmark, run: Run) -> tuple[argparse.Namespace, Trainin
     # Before the student, whose seed decides the draws that follow.
     teacher = load_segmenter(benchmark.tckpt, choose_device(args.device))[0] if run.row.kd else None
     archive = open_archive(args.train_data_path, args.dataset, args.task, "train")
+    if run.row.unlabelled and args.steps is None:
+        # An epoch of mixed batches has more steps; every row is to have the same number.
+        names, _ = cases_for_training(archive, args.val_fraction, args.seed)
+        batches = -(-len(names) // args.batch_size)
+        args.steps, args.val_every = args.epochs * batches, args.val_every * batches
     segmenter = new_segmenter(args, run.student, archive)
     task: TrainingTask
     if teacher is None:
         task = SupervisedTask(segmenter.network)
     else:
         method = build_method(args.kd, segmenter.network.channels, teacher.network.channels)
-        task = Distiller(segmenter.network, teacher.network, method, run.row.course, run.row.balance)
+        task = Distiller(segmenter.network, teacher.network, method, run.row.schedule, run.row.balance)
     return args, task, segmenter, archive, f"{args.dataset}_{args.task}_{file_label(run.student)}"
 
 

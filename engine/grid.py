@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from distillation import build_method
 from distillation.segmentation import segmentation_equation
 from engine.device import choose_device
@@ -31,7 +33,7 @@ class Row:
 
     name: str
     kd: tuple[str, ...] = ()
-    course: str = "constant"
+    schedule: str = "constant"
     balance: float = 0.0
     unlabelled: bool = False
 
@@ -70,19 +72,19 @@ class Run:
 
 
 def read_row(text: str) -> Row:
-    """The row that a word such as `kd/at:0.5`, `dist/unlabelled` or `hlfd/balance=1/course=decay` means."""
+    """The row that a word such as `kd/at:0.5`, `dist/unlabelled` or `hlfd/balance=1/schedule=decay` means."""
     from distillation import plain_spec
-    from distillation.tasks import COURSES
+    from distillation.tasks import SCHEDULES
     from utils.registry import match_name
 
     specs: list[str] = []
     acts: list[str] = []
-    course, balance, unlabelled = "constant", 0.0, False
+    schedule, balance, unlabelled = "constant", 0.0, False
     for part in text.split(JOINER):
         key, _, value = part.partition("=")
-        if key == "course":
-            course = match_name("course", value, COURSES)
-            acts.append(f"course={course}")
+        if key == "schedule":
+            schedule = match_name("schedule", value, SCHEDULES)
+            acts.append(f"schedule={schedule}")
         elif key == "balance":
             try:
                 balance = real(0)(value)
@@ -96,7 +98,7 @@ def read_row(text: str) -> Row:
             specs.append(plain_spec(part))
     if not specs:
         raise UserError(f"--methods {text}: names no method")
-    return Row(JOINER.join([*specs, *acts]), tuple(specs), course, balance, unlabelled)
+    return Row(JOINER.join([*specs, *acts]), tuple(specs), schedule, balance, unlabelled)
 
 
 def plan(
@@ -154,7 +156,7 @@ def training_args(benchmark: Benchmark, run: Run) -> argparse.Namespace:
     args.resume = (run.folder / "last.ckpt").exists()
     if run.row.kd:
         args.smodel, args.kd, args.tckpt = run.student, list(run.row.kd), benchmark.tckpt
-        args.course, args.balance = run.row.course, run.row.balance
+        args.kd_schedule, args.balance = run.row.schedule, run.row.balance
         args.unlabelled = benchmark.unlabelled if run.row.unlabelled else None
         args.teacher = benchmark.identity["teacher"]
     else:
@@ -165,6 +167,7 @@ def training_args(benchmark: Benchmark, run: Run) -> argparse.Namespace:
 def settings(benchmark: Benchmark, run: Run) -> dict[str, Any]:
     """What decides a run's scores."""
     args = training_args(benchmark, run)
+    device = choose_device(args.device)
     length = {"steps": args.steps} if args.steps else {"epochs": args.epochs}
     options = ("batch_size", "lr", "augment", "amp", "val_every", "val_fraction", "pretrained")
     return {
@@ -176,21 +179,36 @@ def settings(benchmark: Benchmark, run: Run) -> dict[str, Any]:
         **benchmark.identity,
         **({"unlabelled": benchmark.unlabelled_identity} if run.row.unlabelled else {}),
         "loss": loss_of(run.row, run.student, benchmark.identity["model"], benchmark.identity["classes"]),
-        "device": choose_device(args.device).type,
+        "device": device.type,
+        "threads": (benchmark.threads or torch.get_num_threads()) if device.type == "cpu" else None,
         "scored on": "validation cases" if benchmark.validation_only else "test cases",
         "distances": benchmark.distances,
     }
 
 
+def distinct(
+    rows: Sequence[Row], students: Sequence[str], identity: Mapping[str, Any]
+) -> tuple[list[Row], dict[str, str]]:
+    """The rows but those that train what an earlier one does, and of each such one's name the earlier one's.
+
+    UserError if a row cannot be built for a student.
+    """
+    kept: dict[object, Row] = {}
+    same = {}
+    for row in rows:
+        losses = tuple(loss_of(row, student, identity["model"], identity["classes"]) for student in students)
+        first = kept.setdefault((losses, row.schedule, row.balance, row.unlabelled), row)
+        if first != row:
+            same[row.name] = first.name
+    return list(kept.values()), same
+
+
 @cache
-def loss_of(row: Row, student: str, teacher: str, classes: int) -> str | None:
-    """What the row's runs minimise, so that none is taken for one of other defaults; None if it cannot be built."""
+def loss_of(row: Row, student: str, teacher: str, classes: int) -> str:
+    """What the row's runs minimise, so that none is taken for one of other defaults; UserError if it can't be built."""
     if not row.kd:
         return segmentation_equation()
-    try:
-        return build_method(row.kd, _channels(student, classes), _channels(teacher, classes)).definition()
-    except UserError:
-        return None
+    return build_method(row.kd, _channels(student, classes), _channels(teacher, classes)).definition()
 
 
 @cache

@@ -6,8 +6,8 @@ r"""Which method should I use for my teacher and my student, and is the gain rea
 Every student is trained for every seed alone, alone for as long as distilling takes, and with every row of methods;
 each best.ckpt (picked on the validation cases) is scored on the test cases, on whole volumes and by the published
 slice protocol. A row is a method as in train_kd.py's --kd; several act together joined by `/`, as in kd/at:0.5.
-`/balance=1`, `/course=decay` and, with --unlabelled DIR, `/unlabelled` act as train_kd.py's options do. Task, frame and
-window are the teacher's; schedule and augmentation are the same for every row.
+`/balance=1`, `/schedule=decay` and, with --unlabelled DIR, `/unlabelled` act as train_kd.py's options do. Task, frame
+and window are the teacher's; the number of steps and the augmentation are the same for every row.
 
 Left in OUTPATH: results.md, index.html, results.csv (a line for each run), cases.csv (a line for each case),
 costs.json, and a folder for each run with best.ckpt, history.json, train.log and result.json.
@@ -116,12 +116,12 @@ def main() -> None:
     from engine.benchmark_report import write_report
     from engine.benchmark_run import identify, identify_unlabelled, perform, score_teacher
     from engine.device import choose_device
-    from engine.grid import LONGER, UNDISTILLED, Benchmark, is_finished, plan, read_row
+    from engine.grid import LONGER, UNDISTILLED, Benchmark, distinct, is_finished, plan, read_row
     from networks import network_name
     from utils.files import read_json
 
     students = list(dict.fromkeys(network_name(name) for name in args.students))
-    rows = list(dict.fromkeys(read_row(word) for word in args.methods))
+    rows = [read_row(word) for word in args.methods]
     if any(row.unlabelled for row in rows) and not args.unlabelled:
         raise UserError("--methods: a row with /unlabelled needs slices to distil on without masks: --unlabelled DIR")
     against = args.against if args.against in (UNDISTILLED, LONGER) else read_row(args.against).name
@@ -129,6 +129,10 @@ def main() -> None:
         raise UserError(f"--against {args.against}: is no row of this benchmark; name it in --methods too")
     data = (args.train_data_path, args.test_data_path)
     identity = identify(args.teacher, *data, args.validation_only)
+    rows, same = distinct(rows, students, identity)
+    for name, first in same.items():
+        print(f"note: {name} is {first}, which has a row already", file=sys.stderr)
+    against = same.get(against, against)
     benchmark = Benchmark(
         args.teacher, args.outpath, *data, tuple(training_words(args)), identity,
         args.validation_only, not args.no_distances,

@@ -1,4 +1,4 @@
-"""What terms pull at a network, weights that balance them, and their course over the training."""
+"""What terms pull at a network, weights that balance them, and their schedule over the training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from distillation import build_method
 from distillation.balance import EVERY, GradientBalance
 from distillation.gradients import gradient_norms, stage_groups
-from distillation.tasks import COURSES, Distiller, with_teachers_masks
+from distillation.tasks import SCHEDULES, Distiller, with_teachers_masks
 from engine.recorder import TermRecorder, read_records
 from tests.helpers_features import TinyNetwork
 from tests.helpers_methods import random_batch, tiny_distiller
@@ -38,6 +38,20 @@ def test_gradient_norms_are_those_of_hand_made_gradients() -> None:
     assert float(norms["product"]["both"]) == pytest.approx((6**2 + 2**2) ** 0.5)
     assert all(float(norm) == 0 for norm in norms["constant"].values())
     assert a.grad is None and b.grad is None
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e-3, 50.0])
+def test_half_precision_hides_no_gradient(factor: float) -> None:
+    draw = torch.Generator().manual_seed(0)
+    image, weight = torch.rand(2, 3, 8, 8, generator=draw), torch.nn.Parameter(torch.rand(4, 3, 1, 1, generator=draw))
+
+    def norm() -> float:
+        term = factor * torch.nn.functional.conv2d(image, weight).float().square().mean()
+        return float(gradient_norms({"term": term}, {"all": [weight]})["term"]["all"])
+
+    exact = norm()
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert norm() == pytest.approx(exact, rel=0.02)
 
 
 def test_stages_hold_every_trained_parameter_once() -> None:
@@ -102,19 +116,19 @@ class TestGradientBalance:
 
 
 @pytest.mark.parametrize(
-    ("course", "weights"),
+    ("schedule", "weights"),
     [("constant", (1, 1, 1)), ("warmup", (0, 0.5, 1)), ("decay", (1, 0.875, 0))],
 )
-def test_course_scales_the_distillation_alone(course: str, weights: tuple[float, ...]) -> None:
+def test_a_schedule_scales_the_distillation_alone(schedule: str, weights: tuple[float, ...]) -> None:
     plain = tiny_distiller("skd", "unequal")
-    task = Distiller(plain.network, plain.teacher, plain.method, course=course)
+    task = Distiller(plain.network, plain.teacher, plain.method, schedule=schedule)
     exact = plain(random_batch())
     for done, weight in zip((0.0, 0.125, 1.0), weights, strict=True):
         task.set_progress(done)
         terms = task(random_batch())
         assert terms["dice"].item() == exact["dice"].item()
         assert terms["pmd_logits"].item() == pytest.approx(weight * exact["pmd_logits"].item())
-    assert set(COURSES) == {"constant", "warmup", "decay"}
+    assert set(SCHEDULES) == {"constant", "warmup", "decay"}
 
 
 def test_slices_without_a_mask_get_the_teachers() -> None:

@@ -16,16 +16,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from datasets.archive import Archive
 from datasets.frame import Frame
+from distillation import METHODS
+from distillation.method import Method
 from engine.benchmark_run import by_case
 from engine.evaluate import archived_cases, mean_dice, score_case
-from engine.grid import LONGER, UNDISTILLED, read_row
+from engine.grid import LONGER, UNDISTILLED, distinct, read_row
 from engine.pool import run_all
 from engine.segmenter import Segmenter, load_segmenter
 from networks import NETWORKS
+from networks.contract import Channels, Features
 from tests.helpers_training import SmallNetwork, equal_states, write_bare_archive
+from utils.batch import Batch
 from utils.errors import UserError
 from utils.files import read_json, write_json
 
@@ -212,12 +217,26 @@ def test_a_report_tells_of_the_finished_runs_and_trains_none(bench: Path, data: 
         run("scripts/benchmark.py", *words(data, "nothing", "hlfd"), "--report")
 
 
-def test_a_failing_method_costs_only_itself(data: Path, run: Command) -> None:
-    with pytest.raises(UserError, match=r"2 of 8 runs failed .* tiny at,layers=e9: there is no stage 'e9'"):
-        run("scripts/benchmark.py", *words(data, "failing", "at,layers=e9", "hlfd"))
+class Broken(Method):
+    """Can be built, but not trained with."""
+
+    def __init__(self, student: Channels, teacher: Channels) -> None:
+        super().__init__()
+
+    def forward(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
+        raise ValueError("it cannot")
+
+    def equation(self) -> str:
+        return "broken(t_e5 -> s_e5)"
+
+
+def test_a_failing_method_costs_only_itself(data: Path, run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "broken", "tests.test_benchmark:Broken")
+    with pytest.raises(UserError, match=r"2 of 8 runs failed .* tiny broken: ValueError: it cannot"):
+        run("scripts/benchmark.py", *words(data, "failing", "broken", "hlfd"))
     text = (data / "failing" / "results.md").read_text()
-    assert "| hlfd |" in text and "e9" not in text
-    assert "UserError" in (data / "failing" / "runs" / "tiny" / "at,layers=e9" / "seed_0" / "train.log").read_text()
+    assert "| hlfd |" in text and "broken" not in text
+    assert "ValueError" in (data / "failing" / "runs" / "tiny" / "broken" / "seed_0" / "train.log").read_text()
 
 
 @pytest.mark.parametrize(
@@ -232,6 +251,8 @@ def test_a_failing_method_costs_only_itself(data: Path, run: Command) -> None:
         (("--methods", "hlfd/balance=-1"), "balance must be a number at least 0, not -1"),
         (("--methods", "kd/unlabelled"), "a row with /unlabelled needs slices"),
         (("--against", "kd"), "is no row of this benchmark"),
+        (("--methods", "kd,temprature=2"), "kd has no option temprature; it has "),
+        (("--methods", "at,layers=e9"), "there is no stage 'e9'"),
     ],
 )
 def test_what_would_mislead_is_refused(
@@ -240,6 +261,14 @@ def test_what_would_mislead_is_refused(
     monkeypatch.chdir(data)
     with pytest.raises(UserError, match=message):
         run("scripts/benchmark.py", *words(data, "bench", "hlfd"), *given)
+
+
+def test_scores_of_one_thread_do_not_stand_beside_those_of_several(
+    bench: Path, data: Path, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    with pytest.raises(UserError, match=r"was begun with threads = \d+, not 77"):
+        run("scripts/benchmark.py", *words(data, "bench", "hlfd"))
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
@@ -276,6 +305,10 @@ def test_a_row_can_distil_on_slices_without_masks_too(data: Path, run: Command) 
     assert alone["rows"] != joined["rows"]
     assert "unlabelled" not in alone and len(joined["unlabelled"]) == 12
     assert f"of 1 cases in {joining.resolve()}" in (folders[1] / "train.log").read_text()
+    epochs = ("--students", "tiny", "--seeds", 0, "--longer", 0, "--epochs", 2, "--batch_size", 2, "--lr", 0.01)
+    where = words(data, "epochs", "kd", "kd/unlabelled")[:6]
+    run("scripts/benchmark.py", *where, *epochs, "--methods", "kd", "kd/unlabelled", "--unlabelled", joining)
+    assert len({row["steps"] for row in table(data / "epochs" / "results.csv")}) == 1
     next(joining.glob("00007_*.npz")).unlink()
     with pytest.raises(UserError, match="kd_unlabelled/seed_0: was begun with unlabelled = "):
         run("scripts/benchmark.py", *words(data, "joined", "kd", "kd/unlabelled"), "--unlabelled", joining)
@@ -291,12 +324,19 @@ def test_a_case_scores_the_mean_of_its_defined_regions() -> None:
 
 
 def test_rows_are_methods_joined_by_a_slash() -> None:
-    row = read_row("cwd,layers=e4+e5/recursive_feedback_ours:0.5/balance=1/unlabelled/course=decay")
+    row = read_row("cwd,layers=e4+e5/recursive_feedback_ours:0.5/balance=1/unlabelled/schedule=decay")
     assert row.kd == ("cwd,layers=e4+e5", "hlfd:0.5")
-    assert (row.balance, row.unlabelled, row.course) == (1, True, "decay")
-    assert row.name == "cwd,layers=e4+e5/hlfd:0.5/balance=1/unlabelled/course=decay"
+    assert (row.balance, row.unlabelled, row.schedule) == (1, True, "decay")
+    assert row.name == "cwd,layers=e4+e5/hlfd:0.5/balance=1/unlabelled/schedule=decay"
     with pytest.raises(UserError, match="names no method"):
         read_row("balance=1")
+
+
+def test_one_loss_has_one_row() -> None:
+    given = ("dist", "kd:0.50", "best", "kd:0.5,temperature=4", "kd/balance=1", "at,layers=e5")
+    rows, same = distinct([read_row(word) for word in given], ["malunet"], {"model": "unet", "classes": 2})
+    assert [row.name for row in rows] == ["dist", "kd:0.5", "kd/balance=1", "at"]
+    assert same == {"best": "dist"}
 
 
 class Deadly:

@@ -131,7 +131,8 @@ def test_unlabelled_slices_join_a_distillation(job: Path, tmp_path: Path) -> Non
     succeed(*cut, "--task", "tumor", "--unlabelled", 1.0)
     printed = succeed(
         "train_kd.py", "--tckpt", job / "teacher" / "best.ckpt", "--smodel", "malunet", "--kd", "kd:0.5,temperature=2",
-        "fitnet,layers=e4", "--unlabelled", job / "slices", "--course", "decay", "--balance", 0.5, "--record_terms", 2,
+        "fitnet,layers=e4", "--unlabelled", job / "slices", "--kd_schedule", "decay", "--balance", 0.5,
+        "--record_terms", 2,
         "--train_data_path", job / "slices", "--checkpoint_path", tmp_path, "--steps", 3, "--batch_size", 4,
         "--device", "cpu",
     )  # fmt: skip
