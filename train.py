@@ -16,7 +16,7 @@ from utils.errors import run
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--model", default="raunet", help="raunet, resnet_18, smp/fpn/mit_b1, ... (default: raunet)")
+    parser.add_argument("--model", help="raunet, resnet_18, smp/fpn/mit_b1, ... (default: raunet)")
     data_options(parser)
     training_options(parser, epochs=100)
     args = parser.parse_args()
@@ -25,14 +25,15 @@ def main() -> None:
     from networks import file_label, network_name
     from utils.registry import match_name
 
-    args.model = network_name(args.model)
+    asked = args.model and network_name(args.model)
+    args.model = asked or "raunet"
     dataset, task = match_name("dataset", args.dataset or "kits", LAYOUTS), args.task or "tumor"
     label = file_label(args.model)
     args.checkpoint_path = args.checkpoint_path or Path("checkpoints") / f"{dataset}_{task}_{label}"
     if args.mode == "test":
         from engine.test_mode import test
 
-        test(args)
+        test(args, "model", asked)
         return
 
     from distillation.tasks import SupervisedTask

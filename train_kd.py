@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from utils.errors import UserError, run
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--tckpt", type=Path, required=True, help="the teacher's checkpoint")
-    parser.add_argument("--smodel", default="resnet_18", help="the student (default: resnet_18)")
+    parser.add_argument("--smodel", help="the student (default: resnet_18)")
     group = parser.add_argument_group("distillation")
     group.add_argument(
         "--kd", nargs="+", metavar="METHOD[:WEIGHT][,OPTION=VALUE]", help="methods to add up (default: hlfd)"
@@ -57,18 +58,25 @@ def main() -> None:
     if args.kd and args.loss_type:
         raise UserError("--kd and --loss_type name the same thing; give one of them")
     args.kd = args.kd or [args.loss_type or "hlfd"]
+    if joined := [spec for spec in args.kd if "/" in spec]:
+        raise UserError(
+            f"--kd {joined[0]}: methods are separated by spaces here, as in --kd kd at:0.5; balance, schedule and "
+            "unlabelled are options, --balance, --kd_schedule and --unlabelled"
+        )
+    if args.unlabelled_per_batch and not args.unlabelled:
+        raise UserError("--unlabelled_per_batch: there are no such slices; name their folder with --unlabelled DIR")
 
     from datasets import LAYOUTS
     from distillation import build_method, plain_spec
     from distillation.tasks import Distiller
     from engine.device import choose_device
-    from engine.recorder import TermRecorder
     from engine.segmenter import load_segmenter
     from engine.training import fingerprint_weights, new_segmenter, open_archive, train
     from networks import file_label, network_name
     from utils.registry import match_name
 
-    args.smodel = network_name(args.smodel)
+    asked = args.smodel and network_name(args.smodel)
+    args.smodel = asked or "resnet_18"
     args.kd = [plain_spec(spec) for spec in args.kd]
     teacher, content = load_segmenter(args.tckpt, choose_device(args.device))
     inherit(args, content)
@@ -78,7 +86,7 @@ def main() -> None:
     if args.mode == "test":
         from engine.test_mode import test
 
-        test(args)
+        test(args, "smodel", asked)
         return
 
     archive = open_archive(args.train_data_path, args.dataset, args.task, "train")
@@ -95,8 +103,11 @@ def main() -> None:
     args.teacher = fingerprint_weights(teacher.network)
     name = f"{args.dataset}_{archive.task.name}_{run_name}"
     task = Distiller(segmenter.network, teacher.network, method, args.kd_schedule, args.balance)
-    if args.record_terms:
-        task.observe = TermRecorder(args.checkpoint_path / "terms.jsonl", args.record_terms)
+    if content.get("metrics", {}).get("dice") == 0:
+        print(
+            f"note: {args.tckpt}: its validation Dice was 0, so it has little to teach; train it longer",
+            file=sys.stderr,
+        )
     train(args, task, segmenter, archive, name)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from datasets import LAYOUTS, open_layout
 from datasets.record import Record
+from datasets.splits import split_root
 from datasets.task import NO_MASK, Task
 from datasets.window import percentile_window, stored_window
 from utils.errors import UserError
@@ -177,7 +178,9 @@ def nearest(mask: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8
 
 
 def _command(folder: Path, dataset: str, task: str) -> str:
-    return f"python scripts/SliceMaker.py --inpath RAW --outpath {folder} --dataset {dataset} --task {task}"
+    # Cut into train/ itself, the cases would be split a second time, and test cases would train.
+    out = split_root(folder)
+    return f"python scripts/SliceMaker.py --inpath RAW --outpath {out} --dataset {dataset} --task {task}"
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:

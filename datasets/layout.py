@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,17 @@ class Layout:
     def task(self, name: str) -> Task:
         """The task that `name` means; UserError with the names there are."""
         return self.tasks[match_name(f"{self.name} task", name, self.tasks)]
+
+
+def plain_case(name: str) -> str:
+    """A case's name without what other layouts write around it: nnU-Net's case_00007_0000 is KiTS's 00007."""
+    return name.removeprefix("case_").removesuffix("_0000")
+
+
+def match_case(name: str, known: Collection[str]) -> str:
+    """The one of the `known` names that `name` means; `name` itself if it means none."""
+    same = (each for each in known if plain_case(each) == plain_case(name))
+    return name if name in known else next(same, name)
 
 
 def nifti(folder: Path, stem: str) -> Path | None:

@@ -16,9 +16,17 @@ from datasets.inputs import find_inputs
 from datasets.layout import Case, Layout
 from datasets.plan import Plan
 from datasets.record import CaseRecord, Options, Record
-from datasets.splits import SPLITS, Split, SplitOptions, extend_split, kept_split, save_split
+from datasets.splits import (
+    SPLITS,
+    UNLABELLED_FOLDER,
+    Split,
+    SplitOptions,
+    extend_split,
+    kept_split,
+    save_split,
+    split_root,
+)
 from datasets.task import NO_MASK, Task
-from datasets.unlabelled import UNLABELLED_FOLDER
 from utils.cores import usable_cores
 from utils.errors import UserError
 from utils.progress import progress
@@ -109,6 +117,8 @@ def make_slices(
         raise UserError(f"--unlabelled {unlabelled:g}: must be above 0 and at most 1")
     if workers is not None and workers < 1:
         raise UserError(f"--workers {workers}: must be at least 1")
+    if (root := split_root(outpath)) != outpath:
+        raise UserError(f"{outpath}: is a part of the split in {root / SPLITS}; give --outpath {root}")
     cases = layout.find(inpath) if unlabelled is None else find_inputs(inpath, layout.name)
     labelled = [case for case in cases if case.label is not None]
     others = [case for case in cases if case.label is None]

@@ -13,6 +13,9 @@ from utils.files import read_json, write_json
 from utils.seeding import generator
 
 SPLITS = "splits.json"
+UNLABELLED_FOLDER = "unlabelled"
+PARTS = ("train", "test", UNLABELLED_FOLDER)
+"""The folders of slices below one that is split."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,12 @@ def _load(path: Path) -> tuple[Split, dict[str, Any]]:
     if twice := [name for name, count in Counter(split.names).items() if count > 1]:
         raise UserError(f"{path}: lists case {twice[0]} twice; leave it in one list")
     return split, saved
+
+
+def split_root(folder: Path) -> Path:
+    """The folder with the splits.json that `folder` is a part of, as data/kits of data/kits/train; else `folder`."""
+    place = folder if folder.name else folder.absolute()
+    return place.parent if place.name in PARTS and (place.parent / SPLITS).is_file() else folder
 
 
 def patient_of(case: str) -> str:

@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.archive import Archive, case_of, slice_files
+from datasets.layout import plain_case
 from datasets.record import RECORD, Record
-from datasets.splits import SPLITS, load_split, patient_of
+from datasets.splits import SPLITS, UNLABELLED_FOLDER, load_split, patient_of
 from datasets.task import NO_MASK
 from utils.errors import UserError
-
-UNLABELLED_FOLDER = "unlabelled"
 
 
 @dataclass(frozen=True)
@@ -119,5 +118,4 @@ def _usable(
 
 
 def _patient(case: str) -> str:
-    """By what a case's name says in any layout: of nnU-Net, case_00007_0000 is KiTS's 00007."""
-    return patient_of(case.removeprefix("case_").removesuffix("_0000"))
+    return patient_of(plain_case(case))

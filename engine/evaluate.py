@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from datasets.archive import Archive
-from datasets.layout import Layout
+from datasets.layout import Layout, match_case
 from datasets.volume import read_volume
 from datasets.window import volume_window
 from engine.metrics import METRICS, case_scores, published_scores, summary
@@ -47,8 +47,8 @@ class LabelledCase:
 def archived_cases(
     archive: Archive, names: Iterable[str], window: tuple[float, float] | None
 ) -> Iterator[LabelledCase]:
-    """Cases from a slice archive. Millimetres only where every slice of the case is there."""
-    names = list(names)
+    """Cases from a slice archive, by their names in any layout. Millimetres only where every slice is there."""
+    names = list(dict.fromkeys(match_case(name, archive.cases) for name in names))
     if missing := sorted(set(names) - set(archive.cases)):
         raise UserError(f"{archive.folder}: no slices of {', '.join(missing)}; it has {', '.join(archive.cases)}")
     for name in names:
@@ -60,13 +60,14 @@ def archived_cases(
 def raw_cases(
     layout: Layout, root: Path, names: Sequence[str] | None, window: tuple[float, float] | None
 ) -> Iterator[LabelledCase]:
-    """Labelled cases read from the source's own files; `names` None takes all that have a label."""
+    """Labelled cases read from the source's own files, by their names in any layout; None takes all with a label."""
     cases = {case.name: case for case in layout.find(root) if case.label is not None}
-    if missing := sorted(set(names or ()) - set(cases)):
+    chosen = sorted(cases) if names is None else list(dict.fromkeys(match_case(name, cases) for name in names))
+    if missing := sorted(set(chosen) - set(cases)):
         raise UserError(f"{root}: no labelled case {', '.join(missing)}; it holds {', '.join(sorted(cases))}")
     if not cases:
         raise UserError(f"{root}: no case has a segmentation, so there is nothing to score; use predict.py")
-    for name in names if names is not None else sorted(cases):
+    for name in chosen:
         volume = read_volume(cases[name], layout.labels)
         assert volume.label is not None
         yield LabelledCase(name, volume.image, volume.label, volume.spacing, volume_window(volume, window))

@@ -165,6 +165,11 @@ class Trainer:
         self.seconds, self.timed_steps, self.preparation = 0.0, 0, 0.0
         self.optimizers = make_optimizers(task, schedule.lr)
 
+    @property
+    def steps_done(self) -> int:
+        """How many steps of the run, those before a resumption too."""
+        return self.schedule.steps_of(self.progress.epoch, self.batches.batches).start + self.progress.batch
+
     def fit(self) -> Progress:
         """Train to the last round, or until validation has not improved for `patience` rounds.
 

@@ -82,8 +82,12 @@ def data_options(parser: Parser, *, inherited: bool = False) -> None:
     add = parser.add_argument_group("data").add_argument
     add("--dataset", help="kits, lits, acdc, heart or msd" + (source or " (default: kits)"))
     add("--task", help="organ, tumor, all, or a name of the data" + (source or " (default: tumor)"))
-    add("--train_data_path", type=Path, help="slices that SliceMaker wrote (default: data/<dataset>, or train in it)")
-    add("--test_data_path", type=Path, help="slices to test on (default: data/<dataset>, or test in it)")
+    add(
+        "--train_data_path", type=Path,
+        help="slices that SliceMaker wrote (default: data/<dataset> in the repository, not in the current folder, or "
+        "train in it)",
+    )  # fmt: skip
+    add("--test_data_path", type=Path, help="slices to test on (default: data/<dataset> likewise, or test in it)")
     add("--val_fraction", type=real(0, below=1), default=0.1, help="cases to validate on, where none were set apart")
     add("--size", type=whole(0), help="slices are resized to SIZE x SIZE; 0 keeps them" + source)
     add("--crop", type=whole(0), help="pixels a side that the network sees; 0 for all" + source)

@@ -26,16 +26,26 @@ from utils.progress import progress
 from utils.registry import plain
 
 
-def test(args: argparse.Namespace) -> None:
-    """Score best.ckpt on the test slices; print it and write test.json, test.csv and test_published.csv beside it."""
-    segmenter, content = load_segmenter(args.checkpoint_path / "best.ckpt", choose_device(args.device))
-    for option, asked, trained in (
+def test(args: argparse.Namespace, option: str, network: str | None) -> None:
+    """Score best.ckpt on the test slices; print it and write test.json, test.csv and test_published.csv beside it.
+
+    option: `model` or `smodel`, and network what was given with it. UserError if the checkpoint is of another
+    network, data set or task than was asked for.
+    """
+    path = args.checkpoint_path / "best.ckpt"
+    segmenter, content = load_segmenter(path, choose_device(args.device))
+    for name, asked, trained in (
         ("dataset", args.dataset, segmenter.dataset),
         ("task", args.task, segmenter.task.name),
+        (option, network, segmenter.model),
     ):
         if asked and plain(asked) != plain(trained):
-            raise UserError(f"{args.checkpoint_path}: was trained for --{option} {trained}, not {asked}")
+            raise UserError(
+                f"{args.checkpoint_path}: was trained with --{name} {trained}, not {asked}; "
+                f"give --{name} {trained}, or another --checkpoint_path"
+            )
     archive = open_archive(args.test_data_path, segmenter.dataset, segmenter.task.name, "test")
+    print(f"{path}: {segmenter.model} for task {segmenter.task.name} of {segmenter.dataset}", flush=True)
     rows: list[Row] = []
     published: list[Row] = []
     cases = archived_cases(archive, archive.cases, segmenter.window)
@@ -46,6 +56,7 @@ def test(args: argparse.Namespace) -> None:
         "archived slices": summarise(rows),
         "slice protocol": summarise(published, PUBLISHED_METRICS),
         "seen_in_training": training_notice(content, archive.cases),
+        "model": segmenter.model,
         "dataset": segmenter.dataset,
         "task": segmenter.task.name,
         "slices from": str(archive.folder),

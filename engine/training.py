@@ -18,12 +18,13 @@ from datasets.dataset import make_loader
 from datasets.frame import Frame
 from datasets.splits import split_cases
 from datasets.unlabelled import UnlabelledSlices, held_out_cases, unlabelled_slices
-from distillation.tasks import TrainingTask
+from distillation.tasks import Distiller, TrainingTask
 from engine.device import Precision, choose_device, choose_workers
 from engine.evaluate import archived_cases, mean_dice, score_case, summarise
 from engine.fit import Schedule, Trainer
 from engine.metrics import OVERLAP
 from engine.overlay import PREDICTION_COLOUR, TRUTH_COLOUR, draw_contours, grey_picture, montage
+from engine.recorder import TermRecorder
 from engine.segmenter import Segmenter
 from networks import build
 from utils.errors import UserError
@@ -36,6 +37,9 @@ INCIDENTAL = {
     "resume", "device", "workers", "mode", "checkpoint_path", "train_data_path", "test_data_path",
     "loss_type", "tckpt", "unlabelled", "record_terms",
 }  # fmt: skip
+# Settings that are digests, which alone would look like data.
+FINGERPRINTS = ("slices", "unlabelled", "teacher")
+LABEL_WIDTH = len("fingerprint of unlabelled")
 
 
 def open_archive(path: Path | None, dataset: str, task: str, split: str) -> Archive:
@@ -71,7 +75,8 @@ def cases_for_training(archive: Archive, val_fraction: float, seed: int) -> tupl
         )
     print(
         f"{archive.folder}: no validation cases were set apart when the slices were cut; {len(split.val)} of "
-        f"{len(archive.cases)} cases validate now, on the slices that are there"
+        f"{len(archive.cases)} cases validate now, on the slices that are there",
+        flush=True,
     )
     _check_target(archive, split.val)
     held_out = {name for case in split.val for name in archive.cases[case]}
@@ -91,9 +96,16 @@ def _check_target(archive: Archive, cases: Sequence[str]) -> None:
 def train(args: argparse.Namespace, task: TrainingTask, segmenter: Segmenter, archive: Archive, name: str) -> Trainer:
     """Train `task` as the options say; prints and saves the configuration and the loss equation."""
     folder: Path = args.checkpoint_path
-    if (folder / "last.ckpt").exists() and not args.resume:
+    begun = (folder / "last.ckpt").exists()
+    if begun and not args.resume:
         raise UserError(f"{folder}: holds a run already; add --resume, or give another --checkpoint_path")
+    if args.resume and not begun:
+        raise UserError(f"nothing to resume in {folder}; leave --resume out")
     trainer = make_trainer(args, task, segmenter, archive, name)
+    if args.resume:
+        trainer.resume()
+    if isinstance(task, Distiller) and (every := getattr(args, "record_terms", 0)):
+        task.observe = TermRecorder(folder / "terms.jsonl", every, trainer.steps_done)
     about = {
         "command": " ".join(["python", *sys.argv]),
         "loss": task.equation(),
@@ -101,16 +113,32 @@ def train(args: argparse.Namespace, task: TrainingTask, segmenter: Segmenter, ar
         "validation cases": len(trainer.cases["val"]),
         "slices from": str(archive.folder),
     }
-    for key, value in {**trainer.config, **about}.items():
-        print(f"{key:>18}  {value}")
-    if args.resume:
-        trainer.resume()
+    became = {"amp": trainer.precision.name, "device": trainer.precision.device}
+    for key, value in {**trainer.config, **became, **about}.items():
+        print(_line(f"fingerprint of {key}" if key in FINGERPRINTS and value else key, value), flush=True)
     write_json(folder / "config.json", {**trainer.config, **about})
+    frame = segmenter.frame
+    if frame.size and frame.crop and frame.crop > frame.size:
+        print(
+            f"note: --crop {frame.crop} is larger than --size {frame.size}, so that every slice is padded; "
+            "--crop 0 takes whole slices",
+            file=sys.stderr,
+        )
     trainer.fit()
     best = trainer.progress
     told = trainer.schedule.told(best.best_epoch + 1)
-    print(f"best validation Dice {best.best:.4f} at {told}: {folder / 'best.ckpt'}")
+    print(f"best validation Dice {best.best:.4f} at {told}: {folder / 'best.ckpt'}", flush=True)
+    if best.best == 0:
+        print(
+            "note: the best validation Dice is 0, for the network finds nothing of the target; train longer, or look "
+            "at the slices with Prep.ipynb",
+            file=sys.stderr,
+        )
     return trainer
+
+
+def _line(key: str, value: object) -> str:
+    return f"{key:>{LABEL_WIDTH}}  {value}"
 
 
 def make_trainer(
@@ -163,7 +191,7 @@ def _unlabelled(
         return None
     held_out = held_out_cases(archive, args.test_data_path) | set(val_cases)
     found = unlabelled_slices(args.unlabelled, archive, names, held_out)
-    print(f"{'unlabelled slices':>18}  {found}")
+    print(_line("unlabelled slices", found), flush=True)
     return found
 
 

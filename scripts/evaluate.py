@@ -4,6 +4,7 @@
     python scripts/evaluate.py --ckpt best.ckpt --inpath RAW --splits data/kits/splits.json --out results.json
     python scripts/evaluate.py --ckpt best.ckpt --data_path data/kits --out results.json
     python scripts/evaluate.py --ckpt best.ckpt --data_path data/kits --slice_protocol --out published.json
+    python scripts/evaluate.py --ckpt best.ckpt --data_path SLICES --splits SLICES/splits.json --part val --out val.json
 
 Writes the summary as JSON and, beside it, one CSV line for each case and region.
 """
@@ -31,7 +32,7 @@ def main() -> None:
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--cases", nargs="+", help="only these cases")
     chosen.add_argument("--splits", type=Path, help="a splits.json: only its test cases (see --part)")
-    parser.add_argument("--part", choices=["train", "val", "test"], default="test", help="of --splits (default: test)")
+    parser.add_argument("--part", choices=["train", "val", "test"], help="of --splits (default: test)")
     parser.add_argument("--slice_protocol", action="store_true", help="score as the published code does")
     prediction_options(parser)
     args = parser.parse_args()
@@ -39,6 +40,9 @@ def main() -> None:
         raise UserError(f"--out {args.out}: must end in .json; the table goes beside it as .csv")
     if args.slice_protocol and args.threshold is not None:
         raise UserError("--threshold: the slice protocol has its own, 0.4; leave one of the two out")
+    if args.part and not args.splits:
+        raise UserError(f"--part {args.part}: of which split? name its file with --splits")
+    part = args.part or "test"
     make_folder(args.out.parent)
 
     import torch
@@ -58,14 +62,14 @@ def main() -> None:
     dataset = args.dataset or segmenter.dataset
     names: list[str] | None = args.cases
     if args.splits:
-        names = list(getattr(load_split(args.splits), args.part))
+        names = list(getattr(load_split(args.splits), part))
         if not names:
-            raise UserError(f"{args.splits}: has no {args.part} cases; choose another --part")
+            raise UserError(f"{args.splits}: has no {part} cases; choose another --part")
     if args.inpath:
         cases = evaluate.raw_cases(open_layout(dataset, args.inpath), args.inpath, names, segmenter.window)
         protocol = "whole volumes"
     else:
-        archive = Archive.open(args.data_path, dataset, segmenter.task.name, "test")
+        archive = Archive.open(args.data_path, dataset, segmenter.task.name, "test" if part == "test" else "train")
         names = list(archive.cases) if names is None else names
         cases = evaluate.archived_cases(archive, names, segmenter.window)
         protocol = "archived slices"

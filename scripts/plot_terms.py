@@ -23,18 +23,25 @@ TASK = ("focal", "dice")
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="a folder of train_kd.py --record_terms")
+    parser.add_argument("--run", type=Path, required=True, help="a folder of train_kd.py --record_terms, or the file")
     parser.add_argument("--outpath", type=Path, required=True, help="picture to write, such as terms.png")
     args = parser.parse_args()
 
     from engine.recorder import read_records
-    from utils.files import make_folder
+    from utils.files import whole_file
 
-    path = args.run / "terms.jsonl"
+    path = args.run / "terms.jsonl" if args.run.is_dir() else args.run
     if not path.is_file():
         raise UserError(f"{path}: no such file; train with train_kd.py --record_terms 10")
-    make_folder(args.outpath.parent)
-    draw(read_records(path)).savefig(args.outpath, dpi=130)
+    records = read_records(path)
+    if not records:
+        raise UserError(f"{path}: holds no step yet; train with train_kd.py --record_terms 10")
+    figure = draw(records)
+    kinds = figure.canvas.get_supported_filetypes()
+    if args.outpath.suffix.lower().removeprefix(".") not in kinds:
+        raise UserError(f"--outpath {args.outpath}: must end in one of {', '.join(f'.{kind}' for kind in kinds)}")
+    with whole_file(args.outpath) as temporary:
+        figure.savefig(temporary, dpi=130)
     print(args.outpath)
 
 

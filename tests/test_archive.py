@@ -98,6 +98,12 @@ class TestOurs:
         with pytest.raises(UserError, match=r"kits_organ_slices\.npy: no such list.*--dataset kits --task organ"):
             _ = archive.train
 
+    @pytest.mark.parametrize("named", ["", "train"])
+    def test_the_command_for_another_task_keeps_the_split(self, tmp_path: Path, named: str) -> None:
+        folder = cut(tmp_path, test_fraction=0.3)
+        with pytest.raises(UserError, match=f"--outpath {folder} --dataset kits --task organ"):
+            _ = Archive.open(folder / named, "kits", "organ").train
+
     def test_what_is_missing_or_broken_is_named(self, tmp_path: Path) -> None:
         folder = cut(tmp_path)
         with pytest.raises(UserError, match=r"SliceMaker\.py --inpath RAW --outpath .*empty --dataset kits --task all"):

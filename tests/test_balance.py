@@ -15,6 +15,7 @@ from engine.recorder import TermRecorder, read_records
 from tests.helpers_features import TinyNetwork
 from tests.helpers_methods import random_batch, tiny_distiller
 from utils.batch import UNLABELLED
+from utils.errors import UserError
 
 TASK = ("focal", "dice", "loss")
 
@@ -152,7 +153,25 @@ def test_recorder_writes_values_and_gradients_every_few_steps(tmp_path: Path) ->
     assert [record["step"] for record in records] == [0, 2]
     assert records[1]["values"] == {term: value.item() for term, value in terms.items() if term != "loss"}
     assert records[1]["norms"]["imd_e5"]["head"] == 0 < records[1]["norms"]["imd_e5"]["down.0"]
-    task.observe = TermRecorder(tmp_path / "run" / "terms.jsonl", every=2)
-    for _ in range(2):
-        task.train()(random_batch())
-    assert [record["step"] for record in read_records(tmp_path / "run" / "terms.jsonl")] == [0, 2, 4]
+
+
+def test_recorder_goes_on_at_a_step_and_drops_what_comes_again(tmp_path: Path) -> None:
+    path = tmp_path / "terms.jsonl"
+    path.write_text(
+        "".join(f'{{"step": {step}, "values": {{}}, "norms": {{}}}}\n' for step in (0, 2, 4)) + '{"step": 6, "v'
+    )
+    assert [record["step"] for record in read_records(path)] == [0, 2, 4]
+    recorder, weight = TermRecorder(path, every=2, step=3), torch.nn.Linear(1, 1)
+    for _ in range(4):
+        recorder({"term": weight(torch.ones(1)).sum()}, weight)
+    assert [record["step"] for record in read_records(path)] == [0, 2, 4, 6]
+    assert [bool(record["values"]) for record in read_records(path)] == [False, False, True, True]
+    TermRecorder(path, every=2)
+    assert read_records(path) == []
+
+
+def test_records_that_are_none_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "terms.jsonl"
+    path.write_text('{"step": 0, "val\n{"step": 2}\n')
+    with pytest.raises(UserError, match=r"terms\.jsonl: is not what train_kd\.py --record_terms writes"):
+        read_records(path)

@@ -100,6 +100,15 @@ def test_the_slice_protocol_is_labelled(job: Path) -> None:
     assert set(json.loads(out.read_text())["regions"]["tumor"]) == {"dice", "published_voe", "rvd"}
 
 
+def test_each_part_of_a_split_is_scored_on_its_own_slices(job: Path) -> None:
+    splits, out = job / "slices" / "splits.json", job / "results" / "val.json"
+    words = ["--ckpt", job / "teacher" / "best.ckpt", "--data_path", job / "slices", "--out", out, "--device", "cpu"]
+    succeed("scripts/evaluate.py", *words, "--splits", splits, "--part", "val", "--slice_protocol")
+    (case,) = json.loads(splits.read_text())["val"]
+    assert out.with_suffix(".csv").read_text().splitlines()[1].startswith(f"{case},")
+    assert "--part val: of which split?" in fail("scripts/evaluate.py", *words, "--part", "val")
+
+
 def test_prediction_keeps_the_geometry(job: Path, tmp_path: Path) -> None:
     source = nib.load(job / "raw" / "case_00000" / "imaging.nii.gz")
     flipped = tmp_path / "flipped.nii.gz"
@@ -142,26 +151,46 @@ def test_unlabelled_slices_join_a_distillation(job: Path, tmp_path: Path) -> Non
     assert [record["step"] for record in records] == [0, 2]
     succeed("scripts/plot_terms.py", "--run", tmp_path, "--outpath", tmp_path / "figures" / "terms.png")
     assert (tmp_path / "figures" / "terms.png").read_bytes().startswith(b"\x89PNG")
+    drawn = ("--run", tmp_path / "terms.jsonl", "--outpath")
+    succeed("scripts/plot_terms.py", *drawn, tmp_path / "terms.SVG")
+    assert "terms.xyz: must end in one of " in fail("scripts/plot_terms.py", *drawn, tmp_path / "terms.xyz")
+    (tmp_path / "terms.jsonl").write_text("")
+    assert "terms.jsonl: holds no step yet" in fail("scripts/plot_terms.py", *drawn, tmp_path / "terms.png")
 
 
 def test_methods_are_listed_with_their_options() -> None:
     listed = succeed("train_kd.py", "--list_methods")
     assert "cwd_features" in listed and "layers=e5 weight=50.0 temperature=4.0" in listed
+    assert all(line.strip() for line in listed.splitlines())
 
 
 def test_mode_test_scores_the_best_checkpoint(job: Path) -> None:
     printed = succeed(
-        "train.py", "--mode", "test", "--checkpoint_path", job / "teacher", "--test_data_path", job / "slices",
+        "train.py", "--mode", "test", "--checkpoint_path", job / "student", "--test_data_path", job / "slices",
         "--device", "cpu",
     )  # fmt: skip
+    assert f"{job / 'student' / 'best.ckpt'}: resnet_18 for task tumor of kits" in printed
     assert "archived slices of 1 cases, 1 of them complete" in printed and "slice protocol" in printed
-    assert json.loads((job / "teacher" / "test.json").read_text())["seen_in_training"] == []
+    written = json.loads((job / "student" / "test.json").read_text())
+    assert (written["model"], written["seen_in_training"]) == ("resnet_18", [])
 
 
-def test_mode_test_refuses_another_data_set_or_task(job: Path) -> None:
+def test_mode_test_refuses_another_network_data_set_or_task(job: Path) -> None:
     words = ["--mode", "test", "--checkpoint_path", job / "teacher", "--test_data_path", job / "slices"]
-    assert "was trained for --dataset kits, not lits" in fail("train.py", *words, "--dataset", "lits")
-    assert "was trained for --task tumor, not organ" in fail("train.py", *words, "--task", "organ")
+    assert "was trained with --dataset kits, not lits" in fail("train.py", *words, "--dataset", "lits")
+    assert "was trained with --task tumor, not organ" in fail("train.py", *words, "--task", "organ")
+    assert "was trained with --model raunet, not resnet_18" in fail("train.py", *words, "--model", "ResNet18")
+    words += ["--tckpt", job / "teacher" / "best.ckpt", "--smodel", "malunet"]
+    assert "was trained with --smodel raunet, not malunet" in fail("train_kd.py", *words)
+
+
+def test_a_teacher_that_never_found_the_target_is_told_of(job: Path, tmp_path: Path) -> None:
+    teacher = torch.load(job / "teacher" / "best.ckpt", weights_only=True)
+    words = ["--smodel", "malunet", "--train_data_path", job / "slices", "--checkpoint_path", job / "student"]
+    for dice, told in ((0.0, True), (0.1, False)):
+        torch.save({**teacher, "metrics": {"dice": dice}}, tmp_path / "teacher.ckpt")
+        done = command("train_kd.py", "--tckpt", tmp_path / "teacher.ckpt", *words, "--device", "cpu")
+        assert ("its validation Dice was 0" in done.stderr) == told
 
 
 def test_the_published_archive_trains_as_it_is(tmp_path: Path) -> None:
@@ -251,6 +280,8 @@ def test_ctrl_c_and_resume_end_as_an_uninterrupted_run(tmp_path: Path) -> None:
         ("train.py", ["--epochs", "0"], "argument --epochs: must be a whole number from 1 on, not 0"),
         ("train_kd.py", ["--tckpt", "x", "--temperature", "0"], "argument --temperature: must be a number above 0"),
         ("train_kd.py", ["--tckpt", "x", "--kd", "hlfd", "--loss_type", "at"], "--kd and --loss_type"),
+        ("train_kd.py", ["--tckpt", "x", "--kd", "kd/at"], "--kd kd/at: methods are separated by spaces here"),
+        ("train_kd.py", ["--tckpt", "x", "--unlabelled_per_batch", "2"], "name their folder with --unlabelled DIR"),
         ("train_kd.py", ["--tckpt", "nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
         ("train_kd.py", ["--tckpt", "README.md"], "README.md: is not a checkpoint"),
         ("train_kd.py", [], "--tckpt"),

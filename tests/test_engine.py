@@ -10,17 +10,28 @@ import pytest
 import torch
 from torch import Tensor
 
+from datasets import open_layout
 from datasets.archive import Archive
 from datasets.frame import Frame
 from datasets.inputs import find_inputs
+from datasets.layout import match_case
 from datasets.task import Task
 from engine.device import Precision, choose_device
-from engine.evaluate import LabelledCase, archived_cases, mean_dice, score_case, score_case_as_published, summarise
+from engine.evaluate import (
+    LabelledCase,
+    archived_cases,
+    mean_dice,
+    raw_cases,
+    score_case,
+    score_case_as_published,
+    summarise,
+)
 from engine.overlay import TRUTH_COLOUR, draw_contours, grey_picture, montage
 from engine.predict import largest_components
 from engine.report import Run, curves_figure, format_table, html_page, results_table
 from engine.segmenter import Segmenter, load_segmenter
 from networks.contract import Features, SegmentationNetwork
+from tests.helpers_data import kits_case
 from tests.helpers_training import write_bare_archive
 from utils.batch import most_probable
 from utils.errors import UserError
@@ -95,6 +106,19 @@ def test_millimetres_only_where_slices_are_neighbours(tmp_path: Path) -> None:
     segmenter = Segmenter(Bright(2), "bright", "kits", archive.task, Frame(64, 0), None)
     assert case.spacing is None
     assert score_case(segmenter, case)[0]["hd95_mm"] is None
+
+
+def test_cases_are_found_by_their_names_in_any_layout(tmp_path: Path) -> None:
+    archive = Archive.open(write_bare_archive(tmp_path / "slices", cases=3), "kits", "tumor")
+    names = ["case_00002", "00001", "case_00001_0000"]
+    assert [case.name for case in archived_cases(archive, names, None)] == ["00002", "00001"]
+    for number in range(3):
+        kits_case(tmp_path / "raw", number)
+    layout = open_layout("kits", tmp_path / "raw")
+    assert [case.name for case in raw_cases(layout, tmp_path / "raw", names, None)] == ["00002", "00001"]
+    with pytest.raises(UserError, match="no labelled case case_00007; it holds 00000, 00001, 00002"):
+        next(raw_cases(layout, tmp_path / "raw", ["case_00007"], None))
+    assert match_case("case_1", ["1", "case_1"]) == "case_1"
 
 
 def test_the_best_checkpoint_goes_by_the_mean_over_cases_then_regions() -> None:

@@ -114,6 +114,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     resumed = make_trainer(archive, tmp_path / "parts", kd)
     torch.manual_seed(99)
     resumed.resume()
+    assert resumed.steps_done == steps
     resumed.fit()
     assert equal_states(whole.task.state_dict(), resumed.task.state_dict())
     assert whole.progress == resumed.progress
@@ -132,6 +133,7 @@ def test_counted_steps_resume_too(archive: Archive, tmp_path: Path, steps: int) 
         stopped.fit()
     resumed = make_trainer(archive, tmp_path / "parts", ["hlfd"], schedule)
     resumed.resume()
+    assert resumed.steps_done == steps
     resumed.fit()
     assert equal_states(whole.task.state_dict(), resumed.task.state_dict())
     assert whole.progress == resumed.progress

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import nbformat
@@ -13,6 +15,14 @@ NOTEBOOK = Path(__file__).parent.parent / "Prep.ipynb"
 def test_it_holds_no_outputs() -> None:
     cells = nbformat.read(NOTEBOOK, as_version=4).cells
     assert all(not cell.outputs and cell.execution_count is None for cell in cells if cell.cell_type == "code")
+
+
+def test_its_command_for_training_fits_its_phantoms() -> None:
+    cells = nbformat.read(NOTEBOOK, as_version=4).cells
+    (size,) = (re.search(r'"--size",\s*(\d+)', cell.source)[1] for cell in cells if "make_phantom.py" in cell.source)
+    (line,) = (line for cell in cells for line in cell.source.splitlines() if line.startswith("python train.py"))
+    words = shlex.split(line)
+    assert words[words.index("--size") + 1] == size and words[words.index("--crop") + 1] == "0"
 
 
 def test_it_runs_on_phantoms(tmp_path: Path) -> None:

@@ -283,6 +283,17 @@ class TestRefused:
             make(raw)
         assert times(out) == before
 
+    @pytest.mark.parametrize("part", ["train", "test", "unlabelled", "."])
+    def test_no_second_split_inside_the_first(self, raw: Path, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        make(raw, test_fraction=0.2)
+        out = raw.parent / "out"
+        before = times(out)
+        monkeypatch.chdir(out / "train")
+        layout = open_layout("kits", raw)
+        with pytest.raises(UserError, match=f"is a part of the split in .*splits.json; give --outpath {out}$"):
+            make_slices(raw, Path() if part == "." else out / part, layout, layout.task("organ"), workers=1)
+        assert times(out) == before and not (out / "train" / "splits.json").exists()
+
     def test_an_outpath_that_is_a_file(self, raw: Path) -> None:
         (raw.parent / "out").write_text("")
         with pytest.raises(UserError, match="out: cannot be used as a folder"):
