@@ -90,7 +90,8 @@ def write_report(
         )
         for student, rows in lines.items()
     ]
-    sections.append(("Networks", [network_table(lines, teacher, costs), *notes(lines, costs, against)]))
+    explained = notes(lines, costs, against)
+    sections.append(("Networks", [network_table(lines, teacher, costs), *explained]))
     notice = f"Scores of {cases} test cases, which trained and chose no student."
     if benchmark.validation_only:
         notice = f"Scores of {cases} VALIDATION cases, which picked each checkpoint: to choose recipes, not to report."
@@ -109,11 +110,12 @@ def write_report(
         for part in parts:
             text.append(part if isinstance(part, str) else markdown_table(part))
             body.append(f"<p>{html.escape(part)}</p>" if isinstance(part, str) else html_table(part))
-            print(f"\n{part if isinstance(part, str) else format_table(part)}")
+            if part not in explained:
+                print(f"\n{part if isinstance(part, str) else format_table(part)}")
     for name, content in (("results.md", "\n\n".join(text) + "\n"), ("index.html", page(title, "\n".join(body)))):
         with whole_file(out / name) as temporary:
             temporary.write_text(content, encoding="utf-8")
-    print(f"\n{notice}\n{out / 'results.md'}\n{out / 'index.html'}")
+    print(f"\n{notice}\nThe columns are explained in {out / 'results.md'} and {out / 'index.html'}")
 
 
 def notes(lines: Mapping[str, list[Line]], costs: Mapping[str, Any], against: str = UNDISTILLED) -> list[str]:
@@ -181,19 +183,23 @@ def verdict(rows: Sequence[Line], against: str = UNDISTILLED) -> str:
     if each.p < 0.05 and (each.low > 0 or each.high < 0):
         shown = "a gain" if each.gain > 0 else "a loss"
     told = (
-        f"Highest Dice of the methods: {best.name}, {each.gain:+.3f} over {base} ({interval_text(each)}, "
+        f"Highest Dice of the methods: {best.name}, {signed(each.gain)} over {base} ({interval_text(each)}, "
         f"p {p_text(each.p)} after Holm): {shown}."
     )
     if (least := least_p(each.cases, len(compared))) >= 0.05:
         told += f" With {each.cases} cases no p in this table can be below {p_text(least)}."
     longer = named(rows, LONGER)
     if longer is not None and against != LONGER and (beside := paired(best, longer)):
-        told += f" Over the student trained alone for longer: {beside.gain:+.3f} ({interval_text(beside)})."
+        told += f" Over the student trained alone for longer: {signed(beside.gain)} ({interval_text(beside)})."
     return told
 
 
 def interval_text(each: Comparison) -> str:
-    return f"95 % interval {each.low:+.3f} to {each.high:+.3f}"
+    return f"95 % interval {signed(each.low)} to {signed(each.high)}"
+
+
+def signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}"  # no minus before a zero
 
 
 def best_line(rows: Sequence[Line]) -> Line:
@@ -213,8 +219,8 @@ def score_table(rows: Sequence[Line], teacher: Sequence[CaseScores], model: str,
         gains = [""] * 4
         if line.name in compared:
             each = compared[line.name]
-            closed = f"{100 * each.gain / gap:.0f} %" if gap > 0 else "n/a"
-            gains = [f"{each.gain:+.3f}", f"{each.low:+.3f} to {each.high:+.3f}", p_text(each.p), closed]
+            closed = f"{round(100 * each.gain / gap)} %" if gap > 0 else "n/a"
+            gains = [signed(each.gain), f"{signed(each.low)} to {signed(each.high)}", p_text(each.p), closed]
         count = "" if line is of_teacher else str(len(line.results))
         table.append(
             [line.name, spread(line.seed_means("dice")), *gains, distance_text(line.scores("hd95_mm")),
@@ -223,7 +229,13 @@ def score_table(rows: Sequence[Line], teacher: Sequence[CaseScores], model: str,
     if any(map(lacks_region, teacher)):
         for written, told in zip(table, ["false alarms", *map(false_alarms, (of_teacher, *rows))], strict=True):
             written.append(told)
-    return table
+    return known(table)
+
+
+def known(table: Table) -> Table:
+    """The table without the columns that hold nothing but "n/a" below their names."""
+    kept = [any(cell not in ("", "n/a") for cell in column[1:]) for column in zip(*table, strict=True)]
+    return [[cell for cell, keep in zip(line, kept, strict=True) if keep] for line in table]
 
 
 def false_alarms(line: Line) -> str:
@@ -255,23 +267,24 @@ def distance_text(scores: Scores) -> str:
 
 def cost_table(rows: Sequence[Line], steps: Mapping[str, Mapping[str, float]]) -> Table:
     """What training costs, measured: it differs from one launch to the next."""
-    table = [["training cost", "step ms", "ratio", "memory MiB", "preparation", "steps", "minutes a run"]]
+    table: Table = [["training cost", "step ms", "ratio", "memory MiB", "preparation", "steps", "minutes a run"]]
     unit = steps.get(UNDISTILLED, {}).get("ms", math.nan)
     for line in rows:
         timed = steps.get(UNDISTILLED if line.name == LONGER else line.name)
         results = list(line.results.values())
         seconds = [each["seconds"] + each["preparation_s"] for each in results if each["seconds"] is not None]
+        preparation = 1000 * float(np.median([each["preparation_s"] for each in results])) / unit
         table.append(
             [
                 line.name,
                 *([f"{timed['ratio'] * unit:.0f}", f"{timed['ratio']:.2f}", f"{timed['memory'] / 2**20:.0f}"]
                   if timed else ["n/a"] * 3),
-                f"{1000 * np.median([each['preparation_s'] for each in results]) / unit:.0f}",
+                f"{preparation:.0f}" if math.isfinite(preparation) else "n/a",
                 str(results[0]["steps"]),
                 f"{np.median(seconds) / 60:.1f}" if seconds else "n/a",
             ]
         )  # fmt: skip
-    return table
+    return known(table)
 
 
 def network_table(lines: Mapping[str, list[Line]], teacher: Sequence[CaseScores], costs: Mapping[str, Any]) -> Table:
