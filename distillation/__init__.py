@@ -81,8 +81,9 @@ def describe_methods() -> str:
     lines = []
     for name in METHODS:
         factory = lookup(METHODS, "distillation method", name)
-        options = " ".join(f"{key}={written(value)}" for key, value in own_options(factory).items())
-        lines.append(f"{name:<16} {factory.__doc__.splitlines()[0]}\n{'':<16} {options}")
+        lines.append(f"{name:<16} {factory.__doc__.splitlines()[0]}")
+        if options := " ".join(f"{key}={written(value)}" for key, value in own_options(factory).items()):
+            lines.append(f"{'':<16} {options}")
     return "\n".join(lines)
 
 

@@ -21,7 +21,8 @@ class IFVD(Layerwise):
     Segmentation, ECCV 2020: weight times the mean over the pixels of (v_s - v_t)^2, v the cosine of a pixel's
     vector and its class's mean vector in the same image; 200 is the weight in the authors' code. The paper
     compares the map before the classifier; e5 is that map of a student without a decoder. Masks are
-    shrunk to the map; a class without a pixel there has no prototype and no part in the mean.
+    shrunk to the map; a class without a pixel there has no prototype and no part in the mean. Lesions
+    smaller than the map's stride can have none there (see `shrink_mask`): give finer `layers` where they matter.
     """
 
     symbol = "IFV"

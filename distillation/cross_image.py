@@ -67,6 +67,9 @@ class CIRKD(Method):
     compares pixel_contrast and region_contrast, shared evenly among the classes. Both queues are saved with a
     run: 4 * classes * (pixel_memory + region_memory) * teacher's width bytes.
 
+    A class enters the queues where it has a pixel in the mask shrunk to the map. Lesions smaller than the map's stride
+    can have none there (see `shrink_mask`): give a finer `layer` where they matter.
+
     A student of another width is projected by 1x1 convolution, batch norm, ReLU and 1x1 convolution.
     """
 

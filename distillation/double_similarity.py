@@ -29,7 +29,8 @@ class DSD(Method):
         CSD = mean over the batch and the pairs of classes of (M_s - M_t)^2,
               M_ij = cosine over the pixels of q_i and q_j, q = softmax over classes of logits / temperature
 
-    All A of one pair are resized to the smaller of the teacher's two maps. It learns nothing of its own.
+    All A of one pair are resized to the smaller of the teacher's two maps. It learns nothing of its own. Only
+    neighbours are paired; the public reimplementation beside CIRKD takes every two layers.
     """
 
     def __init__(

@@ -26,6 +26,9 @@ class EMKD(Method):
     PMD, prediction maps: T^2 KL over classes, mean over the pixels, T 4. IMD, importance maps: the distance of
     attention maps, exponent 4, and RAD, region affinity: `region_affinity_distance`, both summed over `layers`.
     Temperature, exponent and layers (the stem and the second residual stage) are those of the authors' code.
+
+    RAD needs a pixel of each class in the mask shrunk to the map. Lesions smaller than the map's stride can have none
+    there (see `shrink_mask`), and RAD teaches nothing about them: give finer `layers` where they matter.
     """
 
     def __init__(

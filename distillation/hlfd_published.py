@@ -1,7 +1,8 @@
 """HLFD as the published code computes it, its slips included, to stand beside `hlfd` in one table.
 
-Rethinking Intermediate Layers Design in Knowledge Distillation for Kidney and Liver Tumor Segmentation,
-ISBI 2024 (arXiv 2311.16700). It differs from `hlfd` in this:
+V. Gorade, S. Mittal, D. Jha, U. Bagci: Rethinking Intermediate Layers Design in Knowledge Distillation for Kidney
+and Liver Tumor Segmentation, ISBI 2024 (arXiv 2311.16700): alpha PMD + beta IMD over the stages of `hlfd` (the table
+in `distillation.hierarchical`). It differs from `hlfd` in this:
 
 * a student without a decoder has its stages upsampled to the input (align_corners=True) before they are used;
 * every KL term has a new, random, untrained 1x1 convolution at every call, and divides by half the number of

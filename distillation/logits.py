@@ -65,7 +65,7 @@ class StandardisedKD(KD):
         return super().distance(layer, standardise(student), standardise(teacher))
 
     def equation(self) -> str:
-        return super().equation() + (" (no gradient: two classes)" if self.classes == 2 else "")
+        return super().equation() + no_gradient(self.classes)
 
 
 class DecoupledKD(Method):
@@ -116,6 +116,7 @@ class DIST(Method):
     ) -> None:
         super().__init__()
         self.beta, self.gamma, self.temperature = beta, gamma, temperature
+        self.classes = student.classes
 
     def forward(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
         s, t = ((logits / self.temperature).softmax(dim=1) for logits in (student.logits, teacher.logits))
@@ -126,7 +127,12 @@ class DIST(Method):
 
     def equation(self) -> str:
         inter, intra = (f"(1 - {name}(t_logits, s_logits))" for name in ("inter", "intra"))
-        return f"{times(self.beta, inter)} + {times(self.gamma, intra)}"
+        return f"{times(self.beta, inter)}{no_gradient(self.classes)} + {times(self.gamma, intra)}"
+
+
+def no_gradient(classes: int) -> str:
+    """What an equation says after a term that two classes leave without a gradient."""
+    return " (no gradient: two classes)" if classes == 2 else ""
 
 
 def standardise(logits: Tensor) -> Tensor:

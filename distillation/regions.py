@@ -18,7 +18,11 @@ NORM_FLOOR = 1e-6
 
 
 def shrink_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """The mask, [B, H, W] class indices, at the size (h, w) of a map: nearest neighbour, int64 [B, h, w]."""
+    """The mask, [B, H, W] class indices, at the size (h, w) of a map: nearest neighbour, int64 [B, h, w].
+
+    Only the pixels at the middles of the map's cells count. A lesion smaller than the stride can lie between them
+    (one of 4 x 4 pixels at stride 8), and what compares classes on that map then knows nothing of it.
+    """
     return F.interpolate(mask[:, None].float(), size=tuple(size), mode="nearest-exact")[:, 0].long()
 
 

@@ -183,6 +183,8 @@ class TestTwoClasses:
         terms = terms_of("dist", self.student, self.teacher, self.mask)
         assert terms["inter"].item() == pytest.approx(2 * self.disagreement())
         assert self.gradient(terms["inter"]) < 1e-6 < self.gradient(terms["intra"])
+        equations = [build_method(["dist"], channels(n), channels(n)).equation() for n in (2, 3)]
+        assert ["s_logits)) (no gradient: two classes) + (1 - intra" in each for each in equations] == [True, False]
 
     def test_standardised_kd_counts_pixels_and_says_that_it_teaches_nothing(self) -> None:
         loss = terms_of("lskd", self.student, self.teacher, self.mask)["logits"]

@@ -31,6 +31,13 @@ def test_a_mask_is_shrunk_to_the_pixel_in_the_middle() -> None:
     assert torch.equal(shrink_mask(mask, (9, 6)), mask.long())
 
 
+def test_a_lesion_smaller_than_the_stride_can_be_lost() -> None:
+    mask = torch.zeros(1, 96, 96, dtype=torch.uint8)
+    mask[:, 8:12, 8:12] = 1
+    present = {stride: class_means(draw(1, 2, 96 // stride, 96 // stride), mask, 2)[1] for stride in (4, 8)}
+    assert {stride: classes.tolist() for stride, classes in present.items()} == {4: [[True, True]], 8: [[True, False]]}
+
+
 def test_class_means_see_the_shrunk_mask() -> None:
     mask = torch.zeros(1, 6, 6, dtype=torch.uint8)
     mask[:, :3] = 1
