@@ -138,7 +138,8 @@ def make_case(recipe: Recipe, job: Job) -> None:
 def is_made(recipe: Recipe, job: Job) -> bool:
     """Whether this very case is there already, of the same recipe and labels."""
     wanted = [job.image, job.label] if job.labelled else [job.image]
-    return all(_read_mark(path) == _mark(recipe, job) for path in wanted)
+    mark = _mark(recipe, job)
+    return all(_read_mark(path) == mark for path in wanted)
 
 
 def _mark(recipe: Recipe, job: Job) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from distillation.distances import mean_activity
 from distillation.layerwise import Layerwise
-from networks.contract import Channels, resize
+from networks.contract import Channels
 
 
 class AttentionTransfer(Layerwise):
@@ -36,10 +37,5 @@ class AttentionTransfer(Layerwise):
 
     def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Tensor:
         size = teacher.shape[2:]
-        s, t = (F.normalize(resize(activation(maps), size).flatten(1), dim=1) for maps in (student, teacher))
+        s, t = (F.normalize(mean_activity(maps, size), dim=1) for maps in (student, teacher))
         return F.mse_loss(s, t)
-
-
-def activation(maps: Tensor) -> Tensor:
-    """How active each pixel is: the mean of squares over the channels, [B, C, h, w] -> [B, 1, h, w]."""
-    return maps.square().mean(dim=1, keepdim=True)

@@ -19,6 +19,11 @@ def concatenate(maps: Sequence[Tensor]) -> Tensor:
     return torch.cat([resize(m, smallest) for m in maps], dim=1)
 
 
+def mean_activity(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """How active each pixel is: the mean of x^2 over the channels, then resized, [B, C, h, w] -> [B, H * W]."""
+    return resize(maps.square().mean(dim=1, keepdim=True), size).flatten(1)
+
+
 def attention_map(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Where the channels are active: the mean of x^4 over them, [B, C, h, w] -> [B, H * W] of L2 norm 1.
 

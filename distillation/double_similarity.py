@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distillation.distances import mean_activity
 from distillation.method import Method, times
 from distillation.regions import unit
 from distillation.stages import check_layers, stage
-from networks.contract import Channels, Features, resize
+from networks.contract import Channels, Features
 from utils.batch import Batch
 from utils.errors import UserError
 
@@ -67,13 +68,8 @@ class DSD(Method):
 
 def residual_attention(lower: Tensor, upper: Tensor, size: Sequence[int]) -> Tensor:
     """How attention moves from one map to the next: two of [B, C, h, w] with any C, h, w -> [B, H * W] of norm 1."""
-    first, second = (unit(attention(maps, size), dim=1) for maps in (lower, upper))
+    first, second = (unit(mean_activity(maps, size), dim=1) for maps in (lower, upper))
     return unit(second - first, dim=1)
-
-
-def attention(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """The mean of x^2 over the channels, resized to (H, W) and flattened: [B, C, h, w] -> [B, H * W]."""
-    return resize(maps.square().mean(dim=1, keepdim=True), size).flatten(1)
 
 
 def class_correlation(logits: Tensor, temperature: float) -> Tensor:

@@ -128,7 +128,7 @@ def time_step(benchmark: Benchmark, student: str, row: Row) -> dict[str, float]:
             kinds: dict[str, Callable[[], None]] = dict(steps)
             if row.balance:
                 kinds["measuring"] = steps[row.name].measuring
-            costs = measure_in_turns(kinds, TURNS)
+            costs = measure_in_turns(kinds, TURNS, steps[row.name].device)
             seconds = {name: cost.median for name, cost in costs.items()}
             if row.balance:
                 seconds[row.name] += (seconds["measuring"] - seconds[row.name]) / EVERY
@@ -153,8 +153,6 @@ class TimedStep:
 
     def __call__(self) -> None:
         self.trainer.step(self.batch)
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
 
     def measuring(self) -> None:
         """A step in which the terms' gradients are measured, as happens every `EVERY` steps."""

@@ -97,7 +97,7 @@ def write_report(
         notice = f"Scores of {cases} VALIDATION cases, which picked each checkpoint: to choose recipes, not to report."
     elif seen := scored_teacher["seen_in_training"]:
         notice += f" {len(seen)} of them trained or chose the TEACHER: its row and the gap closed are too good."
-    if partial := scored_teacher.get("incomplete"):
+    if partial := scored_teacher["incomplete"]:
         volumes = "it is no whole volume" if len(partial) == 1 else "they are no whole volumes"
         notice += f" Of {len(partial)} of them the archive lacks slices, so {volumes}."
     text = [f"# {title}", notice]
@@ -128,7 +128,7 @@ def notes(lines: Mapping[str, list[Line]], costs: Mapping[str, Any], against: st
     # Networks may have been measured by different launches.
     processors = {
         f"{cost['threads']} thread(s), {cost['cpu']}"
-        for cost in ({**costs, **costs["networks"][name]} for name in (costs["teacher"], *lines))
+        for cost in (costs["networks"][name] for name in (costs["teacher"], *lines))
     }
     return [
         "Dice: mean over cases of whole volumes (and over the task's regions), where the reference has the region, "

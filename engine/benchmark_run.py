@@ -104,9 +104,7 @@ def perform(benchmark: Benchmark, run: Run) -> None:
         trainer = train(*prepared)
         # A run that was interrupted when only its scores were missing has no step to time.
         step = trainer.seconds / trainer.timed_steps if trainer.timed_steps else None
-        per_epoch = trainer.batches.batches
-        steps = trainer.schedule.steps or trainer.schedule.epochs * per_epoch
-        best, preparation = trainer.progress, trainer.preparation
+        steps, best, preparation = trainer.total_steps, trainer.progress, trainer.preparation
         del trainer, prepared
         segmenter, _ = load_segmenter(run.folder / "best.ckpt", device)
         rows = score(benchmark, segmenter)

@@ -170,6 +170,11 @@ class Trainer:
         """How many steps of the run, those before a resumption too."""
         return self.schedule.steps_of(self.progress.epoch, self.batches.batches).start + self.progress.batch
 
+    @property
+    def total_steps(self) -> int:
+        """How many steps the whole run has."""
+        return self.schedule.steps or self.schedule.epochs * self.batches.batches
+
     def fit(self) -> Progress:
         """Train to the last round, or until validation has not improved for `patience` rounds.
 
@@ -246,15 +251,10 @@ class Trainer:
 
     def _set_progress(self, epoch: int) -> None:
         """The learning rate stays within an epoch, as published, and falls with every counted step."""
-        batch, schedule = self.progress.batch, self.schedule
-        if schedule.steps is None:
-            done = (epoch + batch / self.batches.batches) / schedule.epochs
-            rate = schedule.lr_at(epoch / schedule.epochs)
-        else:
-            done = (schedule.reached(epoch) + batch) / schedule.steps
-            rate = schedule.lr_at(done)
+        done = self.steps_done / self.total_steps
+        by_epoch = self.schedule.steps is None
         for group in self.optimizers[0].param_groups:
-            group["lr"] = rate
+            group["lr"] = self.schedule.lr_at(epoch / self.schedule.epochs if by_epoch else done)
         self.task.set_progress(done)
 
     def _end_interrupted(self) -> NoReturn:

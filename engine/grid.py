@@ -12,14 +12,16 @@ from typing import Any
 
 import torch
 
-from distillation import build_method
+from distillation import build_method, plain_spec
 from distillation.segmentation import segmentation_equation
+from distillation.tasks import SCHEDULES
 from engine.device import choose_device
 from engine.options import Parser, data_options, real, training_options
 from networks import build, file_label
 from networks.contract import Channels
 from utils.errors import UserError
 from utils.files import read_json
+from utils.registry import match_name
 
 UNDISTILLED = "undistilled"
 LONGER = "undistilled, longer"
@@ -73,10 +75,6 @@ class Run:
 
 def read_row(text: str) -> Row:
     """The row that a word such as `kd/at:0.5`, `dist/unlabelled` or `hlfd/balance=1/schedule=decay` means."""
-    from distillation import plain_spec
-    from distillation.tasks import SCHEDULES
-    from utils.registry import match_name
-
     specs: list[str] = []
     acts: list[str] = []
     schedule, balance, unlabelled = "constant", 0.0, False

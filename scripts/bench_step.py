@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from typing import TYPE_CHECKING
 
 import _root  # noqa: F401
@@ -21,6 +22,8 @@ from engine.options import Parser, whole
 from utils.errors import run
 
 if TYPE_CHECKING:
+    import torch
+
     from distillation.tasks import TrainingTask
     from engine.device import Precision
     from utils.batch import Batch
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 BASELINE = "teacher forward + plain step"
 SLOW = 2.0  # times the baseline
 
-Step = Callable[[], None]
+Step = Callable[[], object]
 
 
 def main() -> None:
@@ -44,9 +47,11 @@ def main() -> None:
     parser.add_argument("--amp", choices=["auto", "off", "bf16", "fp16"], default="off", help="default: off")
     options = parser.parse_args()
 
+    from engine.device import choose_device
     from engine.timing import measure_in_turns
 
-    costs = measure_in_turns(make_steps(options), options.repeats)
+    device = choose_device(options.device)
+    costs = measure_in_turns(make_steps(options, device), options.repeats, device)
     ratios = {name: cost.median / costs[BASELINE].median for name, cost in costs.items()}
     for name, cost in costs.items():
         memory = f"{max(cost.gigabytes):9.2f} GB" if max(cost.gigabytes) else ""
@@ -55,18 +60,17 @@ def main() -> None:
     print(f"over {SLOW:g} times the baseline: {', '.join(slow) or 'none'}")
 
 
-def make_steps(options: argparse.Namespace) -> dict[str, Step]:
+def make_steps(options: argparse.Namespace, device: torch.device) -> dict[str, Step]:
     """Name -> one whole training step, its optimisers included."""
     import torch
 
     from distillation import build_method
     from distillation.tasks import Distiller, SupervisedTask
-    from engine.device import Precision, choose_device
+    from engine.device import Precision
     from networks import build
     from utils.batch import Batch
 
     torch.manual_seed(0)
-    device = choose_device(options.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     precision = Precision(options.amp, device)
@@ -91,20 +95,13 @@ def make_steps(options: argparse.Namespace) -> dict[str, Step]:
 
 
 def training_step(task: TrainingTask, batch: Batch, precision: Precision) -> Step:
-    """A step of the training loop, which waits until an accelerator has done it."""
-    import torch
-
+    """A step of the training loop."""
     from engine.fit import make_optimizers, take_step
 
     task.to(precision.device).train().prepare([batch])
     optimizers = make_optimizers(task, lr=1e-4)
 
-    def step() -> None:
-        take_step(task, batch, optimizers, precision)
-        if precision.device.type != "cpu":
-            torch.accelerator.synchronize(precision.device)
-
-    return step
+    return partial(take_step, task, batch, optimizers, precision)
 
 
 if __name__ == "__main__":

@@ -43,9 +43,13 @@ def parser() -> Parser:
 
 def main() -> None:
     args = parser().parse_args()
+
+    from datasets.phantom import Recipe
+    from datasets.phantom_files import Masks, make_phantoms
+
     dataset = match_name("phantom data set", args.dataset, TUMOUR_FREE)
     around = args.masks is not None
-    low, high = args.slices or (24, 48)
+    low, high = args.slices or Recipe.slices
     size = args.size if args.size is not None else 0 if around else 512
     tumour_free = TUMOUR_FREE[dataset] if args.tumour_free is None else args.tumour_free
     if (args.size is not None and size < 32) or not (1 if around else 4) <= low <= high:
@@ -61,11 +65,8 @@ def main() -> None:
     if args.outpath.exists() and not args.outpath.is_dir():
         raise UserError(f"{args.outpath}: is a file; give a folder as --outpath")
 
-    from datasets.phantom import Recipe
-    from datasets.phantom_files import Masks, make_phantoms
-
     masks = Masks(args.masks, args.slices and (low, high), args.tumour) if around else None
-    recipe = Recipe(dataset, args.seed, size, (24, 48) if around else (low, high), tumour_free)
+    recipe = Recipe(dataset, args.seed, size, Recipe.slices if around else (low, high), tumour_free)
     summary = make_phantoms(args.outpath, recipe, args.cases, args.unlabelled, args.workers, masks)
     print(f"{args.outpath}: {dataset} phantoms: {summary}")
 
