@@ -84,6 +84,7 @@ class DecoupledKD(Method):
     ) -> None:
         super().__init__()
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
+        self.classes = student.classes
 
     def forward(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
         target = F.one_hot(batch.mask.long(), student.logits.shape[1]).movedim(-1, 1).bool()
@@ -95,7 +96,7 @@ class DecoupledKD(Method):
 
     def equation(self) -> str:
         tckd, nckd = (f"{name}(t_logits -> s_logits)" for name in ("TCKD", "NCKD"))
-        return f"{times(self.alpha, tckd)} + {times(self.beta, nckd)}"
+        return f"{times(self.alpha, tckd)} + {times(self.beta, nckd)}{no_gradient(self.classes)}"
 
 
 class DIST(Method):

@@ -178,6 +178,8 @@ class TestTwoClasses:
         kd = terms_of("kd", self.student, self.teacher, self.mask)["logits"]
         assert terms["nckd"].item() == 0
         assert terms["tckd"].item() == pytest.approx(kd.item(), rel=1e-5)
+        equations = [build_method(["dkd"], channels(n), channels(n)).equation() for n in (2, 3)]
+        assert [each.endswith("(no gradient: two classes)") for each in equations] == [True, False]
 
     def test_correlation_between_classes_counts_pixels_and_only_that_within_classes_teaches(self) -> None:
         terms = terms_of("dist", self.student, self.teacher, self.mask)
