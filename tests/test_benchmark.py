@@ -333,10 +333,10 @@ def test_rows_are_methods_joined_by_a_slash() -> None:
 
 
 def test_one_loss_has_one_row() -> None:
-    given = ("dist", "kd:0.50", "best", "kd:0.5,temperature=4", "kd/balance=1", "at,layers=e5")
+    given = ("dist,beta=10,gamma=10", "kd:0.50", "best", "kd:0.5,temperature=4", "kd/balance=1", "at,layers=e5")
     rows, same = distinct([read_row(word) for word in given], ["malunet"], {"model": "unet", "classes": 2})
-    assert [row.name for row in rows] == ["dist", "kd:0.5", "kd/balance=1", "at"]
-    assert same == {"best": "dist"}
+    assert [row.name for row in rows] == ["dist,beta=10.0,gamma=10.0", "kd:0.5", "kd/balance=1", "at"]
+    assert same == {"best": "dist,beta=10.0,gamma=10.0"}
 
 
 class Deadly:
