@@ -77,7 +77,8 @@ def main() -> None:
 
     asked = args.smodel and network_name(args.smodel)
     args.smodel = asked or "resnet_18"
-    args.kd = [plain_spec(spec) for spec in args.kd]
+    shared = {name: getattr(args, name) for name in ("alpha", "beta", "temperature", "layers")}
+    args.kd = [plain_spec(spec, **shared) for spec in args.kd]
     teacher, content = load_segmenter(args.tckpt, choose_device(args.device))
     inherit(args, content)
     args.dataset = match_name("dataset", args.dataset, LAYOUTS)
@@ -96,10 +97,7 @@ def main() -> None:
             f"{archive.task.name} of {archive.dataset}; give a teacher of this task"
         )
     segmenter = new_segmenter(args, args.smodel, archive)
-    method = build_method(
-        args.kd, segmenter.network.channels, teacher.network.channels,
-        alpha=args.alpha, beta=args.beta, temperature=args.temperature, layers=args.layers,
-    )  # fmt: skip
+    method = build_method(args.kd, segmenter.network.channels, teacher.network.channels, **shared)
     args.teacher = fingerprint_weights(teacher.network)
     name = f"{args.dataset}_{archive.task.name}_{run_name}"
     task = Distiller(segmenter.network, teacher.network, method, args.kd_schedule, args.balance)

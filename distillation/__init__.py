@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distillation.specs import own_options, parse_spec, read_options, written
@@ -66,14 +66,23 @@ def method_name(name: str) -> str:
     return match_name("distillation method", name, METHODS)
 
 
-def plain_spec(text: str) -> str:
-    """The same spec in one way of writing: the name in `METHODS`, and only what differs from its defaults."""
+def plain_spec(text: str, **options: Any) -> str:
+    """The same spec in one way of writing: the name in `METHODS`, and only what differs from its defaults.
+
+    options: as for `build_method`, defaults in the place of the method's own.
+    """
     spec = parse_spec(text)
     name = method_name(spec.name)
     known = own_options(lookup(METHODS, "distillation method", name))
+    usual = known | read_options(name, _shared(options, known), known)
     chosen = read_options(name, spec.options, known)
-    changed = [f"{key}={written(value)}" for key, value in chosen.items() if value != known[key]]
+    changed = [f"{key}={written(value)}" for key, value in chosen.items() if value != usual[key]]
     return ",".join([name if spec.factor == 1 else f"{name}:{spec.factor:g}", *changed])
+
+
+def _shared(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that were given and that a method knows."""
+    return {key: value for key, value in options.items() if key in known and value is not None}
 
 
 def describe_methods() -> str:
@@ -95,8 +104,7 @@ def build_method(specs: Sequence[str], student: Channels, teacher: Channels, **o
     """
     from distillation.method import Combined
 
-    options = {key: value for key, value in options.items() if value is not None}
-    unused = set(options)
+    unused = {key for key, value in options.items() if value is not None}
     parts: list[tuple[str, float, Method]] = []
     for spec in map(parse_spec, specs):
         name = method_name(spec.name)
@@ -105,8 +113,7 @@ def build_method(specs: Sequence[str], student: Channels, teacher: Channels, **o
         factory = lookup(METHODS, "distillation method", name)
         known = own_options(factory)
         unused -= known.keys()
-        shared = {key: value for key, value in options.items() if key in known}
-        chosen = read_options(name, {**shared, **spec.options}, known)
+        chosen = read_options(name, {**_shared(options, known), **spec.options}, known)
         parts.append((name, spec.factor, factory(student, teacher, **chosen)))
     if not parts:
         raise UserError(f"no distillation method is given: choose one of {', '.join(METHODS)}")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distillation.distances import mean_activity
-from distillation.method import Method, times
+from distillation.method import Method, added, times
 from distillation.regions import unit
 from distillation.stages import check_layers, stage
 from networks.contract import Channels, Features
@@ -62,7 +62,7 @@ class DSD(Method):
 
     def equation(self) -> str:
         pixel = [f"PSD(t_{a},t_{b} -> s_{a},s_{b})" for a, b in pairwise(self.layers)]
-        mean = f"({' + '.join(pixel)}) / {len(pixel)}" if len(pixel) > 1 else pixel[0]
+        mean = added(pixel) + (f" / {len(pixel)}" if len(pixel) > 1 else "")
         return f"{times(self.alpha, mean)} + {times(self.beta, 'CSD(t_logits -> s_logits)')}"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from distillation.distances import attention_distance, channel_kl
-from distillation.method import Method, times
+from distillation.method import Method, added, times
 from distillation.regions import class_means, unit
 from distillation.stages import check_layers, stage
 from networks.contract import Channels, Features
@@ -58,8 +58,7 @@ class EMKD(Method):
     def equation(self) -> str:
         parts = [times(self.alpha, "KL(t_logits -> s_logits)")]
         for weight, symbol in ((self.beta, "AT"), (self.gamma, "RA")):
-            terms = " + ".join(f"{symbol}(t_{layer} -> s_{layer})" for layer in self.layers)
-            parts.append(times(weight, f"({terms})"))
+            parts.append(times(weight, added([f"{symbol}(t_{layer} -> s_{layer})" for layer in self.layers])))
         return " + ".join(parts)
 
 

@@ -81,8 +81,8 @@ class Combined(Method):
 
 
 def added(terms: Sequence[str]) -> str:
-    """The sum of terms in an equation, in brackets where there are several."""
-    return f"({' + '.join(terms)})" if len(terms) > 1 else terms[0]
+    """The sum of terms in an equation, in brackets where a weight before it would not read as one of all of it."""
+    return f"({' + '.join(terms)})" if len(terms) > 1 or terms[0][0].isdigit() else terms[0]
 
 
 def times(weight: float, term: str) -> str:

@@ -25,7 +25,7 @@ from networks.memory import LiveBytes
 from utils.errors import UserError
 from utils.files import make_folder, read_json, write_json
 
-TURNS = 5  # timed steps of each kind
+TURNS = 11  # timed steps of each kind
 SLICES = 8  # timed on the CPU
 
 Costs = dict[str, Any]

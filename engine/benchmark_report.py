@@ -14,8 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from engine.benchmark_run import by_case, lacks_region
-from engine.evaluate import Row as CaseScores
-from engine.evaluate import write_csv
+from engine.evaluate import CaseScores, write_csv
 from engine.grid import LONGER, UNDISTILLED, Benchmark, Run, is_finished
 from engine.report import figure_png, format_table, html_image, html_table, markdown_table, page
 from engine.statistics import RESAMPLES, Comparison, Scores, compare, holm, least_p, mean_over_seeds
@@ -54,7 +53,7 @@ def read_lines(benchmark: Benchmark, runs: Sequence[Run]) -> dict[str, list[Line
     lines: dict[str, dict[str, Line]] = {}
     for run in runs:
         line = lines.setdefault(run.student, {}).setdefault(run.row.name, Line(run.row.name, {}))
-        if is_finished(benchmark, run):
+        if is_finished(benchmark, run, anywhere=True):
             line.results[run.seed] = read_json(run.folder / "result.json")
     found = {student: [line for line in rows.values() if line.results] for student, rows in lines.items()}
     if not any(found.values()):
@@ -90,7 +89,7 @@ def write_report(
         )
         for student, rows in lines.items()
     ]
-    explained = notes(lines, costs, against)
+    explained = notes(lines, teacher, costs, against)
     sections.append(("Networks", [network_table(lines, teacher, costs), *explained]))
     notice = f"Scores of {cases} test cases, which trained and chose no student."
     if benchmark.validation_only:
@@ -118,13 +117,22 @@ def write_report(
     print(f"\n{notice}\nThe columns are explained in {out / 'results.md'} and {out / 'index.html'}")
 
 
-def notes(lines: Mapping[str, list[Line]], costs: Mapping[str, Any], against: str = UNDISTILLED) -> list[str]:
-    """What the columns mean."""
-    longer = ", ".join(
-        f"{student} {costs['longer'][student]:g}"
-        for student, rows in lines.items()
-        if any(line.name == LONGER for line in rows)
+def notes(
+    lines: Mapping[str, list[Line]], teacher: Sequence[CaseScores], costs: Mapping[str, Any], against: str = UNDISTILLED
+) -> list[str]:
+    """What the columns mean, those that are there."""
+    multiples = {student: costs["longer"][student] for student, rows in lines.items() if named(rows, LONGER)}
+    longer = ", ".join(f"{student} {multiple:g}" for student, multiple in multiples.items())
+    dearer = ", ".join(
+        f"{student} {line.name} {ratio:.2f}"
+        for student, multiple in multiples.items()
+        for line in lines[student]
+        if (ratio := costs["steps"].get(student, {}).get(line.name, {"ratio": 0.0})["ratio"]) > multiple
     )
+    results = [result for rows in lines.values() for line in rows for result in line.results.values()]
+    every = [row for scored in (teacher, *(result["rows"] for result in results)) for row in scored]
+    distances = any(row["hd95_mm"] is not None for row in every)
+    alarms = any(map(lacks_region, teacher))
     # Networks may have been measured by different launches.
     processors = {
         f"{cost['threads']} thread(s), {cost['cpu']}"
@@ -136,11 +144,14 @@ def notes(lines: Mapping[str, list[Line]], costs: Mapping[str, Any], against: st
         f"percentile interval of {RESAMPLES} bootstrap samples of cases and seeds (one seed: of cases alone). p: "
         "Wilcoxon's signed rank test over cases, each with its mean over seeds, with Holm's correction over the rows "
         f"of the table, '{LONGER}' among them. p holds for these trained networks, the interval for other seeds too: "
-        f"a gain needs both. gap closed: the gain as a share of the teacher's lead over '{against}'. HD95: where "
-        "defined, with the share of predictions that have one. false alarms: predictions that find something where "
-        "the reference has nothing. Slice protocol: as published, slices picked by the ground truth.",
+        f"a gain needs both. gap closed: the gain as a share of the teacher's lead over '{against}'. "
+        + ("HD95: where defined, with the share of predictions that have one. " if distances else "")
+        + ("false alarms: predictions that find something where the reference has nothing. " if alarms else "")
+        + "Slice protocol: as published, slices picked by the ground truth.",
         f"'{LONGER}' trains for so many times the steps: {longer or 'left out'}; unless it was given, that is the "
-        "time of the dearest distilled step among the methods first measured. ratio: a step's time in undistilled "
+        "time of the dearest distilled step among the methods first measured. "
+        + (f"Dearer than that, so that their gains may be of time alone: {dearer}. " if dearer else "")
+        + "ratio: a step's time in undistilled "
         "steps, medians of steps that took turns; step ms: the same in the undistilled step's ms; memory: the most "
         "that a step holds beyond weights and optimisers (on a CPU: in live tensors). preparation: before the first "
         "step, in undistilled steps. minutes a run: both, without validation and scoring, beside whatever else ran. "

@@ -19,8 +19,7 @@ from datasets.unlabelled import held_out_cases, unlabelled_slices
 from distillation import build_method
 from distillation.tasks import Distiller, SupervisedTask, TrainingTask
 from engine.device import choose_device, environment
-from engine.evaluate import Row as Scores
-from engine.evaluate import archived_cases, score_case, score_case_as_published, training_notice
+from engine.evaluate import CaseScores, archived_cases, score_case, score_case_as_published, training_notice
 from engine.grid import Benchmark, Run, settings, training_args
 from engine.segmenter import Segmenter, load_segmenter
 from engine.training import cases_for_training, fingerprint, fingerprint_weights, new_segmenter, open_archive, train
@@ -75,8 +74,9 @@ def prepare(benchmark: Benchmark, run: Run) -> tuple[argparse.Namespace, Trainin
     # Before the student, whose seed decides the draws that follow.
     teacher = load_segmenter(benchmark.tckpt, choose_device(args.device))[0] if run.row.kd else None
     archive = open_archive(args.train_data_path, args.dataset, args.task, "train")
-    if run.row.unlabelled and args.steps is None:
-        # An epoch of mixed batches has more steps; every row is to have the same number.
+    if args.steps is None:
+        # An epoch of batches that are in part unlabelled has more steps, and a run of counted steps another learning
+        # rate: every row is to have the same.
         names, _ = cases_for_training(archive, args.val_fraction, args.seed)
         batches = -(-len(names) // args.batch_size)
         args.steps, args.val_every = args.epochs * batches, args.val_every * batches
@@ -104,7 +104,7 @@ def perform(benchmark: Benchmark, run: Run) -> None:
         trainer = train(*prepared)
         # A run that was interrupted when only its scores were missing has no step to time.
         step = trainer.seconds / trainer.timed_steps if trainer.timed_steps else None
-        steps, best, preparation = trainer.total_steps, trainer.progress, trainer.preparation
+        steps, progress = trainer.total_steps, trainer.progress
         del trainer, prepared
         segmenter, _ = load_segmenter(run.folder / "best.ckpt", device)
         rows = score(benchmark, segmenter)
@@ -114,8 +114,8 @@ def perform(benchmark: Benchmark, run: Run) -> None:
             "steps": steps,
             "step_ms": None if step is None else 1000 * step,
             "seconds": None if step is None else step * steps,
-            "preparation_s": preparation,
-            "best_validation_dice": best.best,
+            "preparation_s": progress.preparation,
+            "best_validation_dice": progress.best,
             "environment": environment(device),
             "rows": rows,
         }
@@ -132,7 +132,7 @@ def scored_cases(benchmark: Benchmark, segmenter: Segmenter) -> tuple[Archive, l
     return archive, archive.val_cases if benchmark.validation_only else list(archive.cases)
 
 
-def score(benchmark: Benchmark, segmenter: Segmenter) -> list[Scores]:
+def score(benchmark: Benchmark, segmenter: Segmenter) -> list[CaseScores]:
     """One row for each case and region: whole volumes, and the slice protocol as `slice_...`; undefined is None."""
     rows = []
     for case in archived_cases(*scored_cases(benchmark, segmenter), segmenter.window):
@@ -143,7 +143,7 @@ def score(benchmark: Benchmark, segmenter: Segmenter) -> list[Scores]:
     return rows
 
 
-def by_case(rows: Sequence[Scores], metric: str = "dice") -> dict[str, float]:
+def by_case(rows: Sequence[CaseScores], metric: str = "dice") -> dict[str, float]:
     """Case -> the mean over its regions of a metric, where defined; else NaN.
 
     Dice is of regions that the reference has: without one it would be 0 or undefined by the prediction alone.
@@ -155,7 +155,7 @@ def by_case(rows: Sequence[Scores], metric: str = "dice") -> dict[str, float]:
     return {case: sum(values) / len(values) if values else math.nan for case, values in of_case.items()}
 
 
-def lacks_region(row: Scores) -> bool:
+def lacks_region(row: CaseScores) -> bool:
     """Whether the case's reference has nothing of the row's region: only there is the RVD undefined."""
     return row["rvd"] is None
 

@@ -24,7 +24,7 @@ from engine.segmenter import Segmenter
 from utils.errors import UserError
 from utils.files import whole_file
 
-Row = dict[str, Any]
+CaseScores = dict[str, Any]
 
 PUBLISHED_METRICS = ("dice", "published_voe", "rvd")
 PUBLISHED_THRESHOLD = 0.4
@@ -75,7 +75,7 @@ def raw_cases(
 
 def score_case(
     segmenter: Segmenter, case: LabelledCase, batch_size: int = 8, threshold: float | None = None
-) -> list[Row]:
+) -> list[CaseScores]:
     """One row for each region: case, region, slices, seconds, the metrics, and what the crop lost."""
     started = time.perf_counter()
     predicted = segmenter.segment(case.image, case.window, batch_size, threshold)
@@ -98,7 +98,7 @@ def score_case(
     return rows
 
 
-def score_case_as_published(segmenter: Segmenter, case: LabelledCase, batch_size: int = 8) -> list[Row]:
+def score_case_as_published(segmenter: Segmenter, case: LabelledCase, batch_size: int = 8) -> list[CaseScores]:
     """The published slice protocol: slices picked by the ground truth, p > 0.4, inside the crop only."""
     reference = segmenter.task.encode(case.label)
     picked = np.flatnonzero(segmenter.task.target(case.label).any(axis=(1, 2)))
@@ -123,7 +123,7 @@ def score_case_as_published(segmenter: Segmenter, case: LabelledCase, batch_size
     return rows
 
 
-def summarise(rows: Sequence[Row], metrics: Sequence[str] = (*METRICS, "crop_lost")) -> dict[str, Any]:
+def summarise(rows: Sequence[CaseScores], metrics: Sequence[str] = (*METRICS, "crop_lost")) -> dict[str, Any]:
     """For each region and metric: mean, standard deviation and count over cases."""
     regions = dict.fromkeys(row["region"] for row in rows)
     return {
@@ -132,7 +132,7 @@ def summarise(rows: Sequence[Row], metrics: Sequence[str] = (*METRICS, "crop_los
     }
 
 
-def mean_dice(rows: Sequence[Row]) -> float:
+def mean_dice(rows: Sequence[CaseScores]) -> float:
     """The mean over regions of the mean per-case Dice, where defined: what picks the best checkpoint. Else NaN."""
     means = [region["dice"]["mean"] for region in summarise(rows, ("dice",)).values()]
     defined = [mean for mean in means if mean is not None]
@@ -151,13 +151,13 @@ def training_notice(checkpoint: Mapping[str, Any], names: Iterable[str]) -> list
     return seen
 
 
-def slices_per_second(rows: Sequence[Row]) -> float:
+def slices_per_second(rows: Sequence[CaseScores]) -> float:
     """Throughput from source pixels to labels, each case counted once."""
     cases = {row["case"]: row for row in rows}.values()
     return float(sum(row["slices"] for row in cases) / max(sum(row["seconds"] for row in cases), 1e-9))
 
 
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
+def write_csv(path: Path, rows: Sequence[CaseScores]) -> None:
     """One line for each case and region; undefined is nan, not available is empty."""
     with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))

@@ -85,7 +85,8 @@ class Schedule:
 class Progress:
     """Where a run stands; everything that a resumed run needs besides the weights.
 
-    epoch: the round at hand, and batch: the steps of it that are done (see `Schedule`).
+    epoch: the round at hand, and batch: the steps of it that are done (see `Schedule`); preparation: the seconds
+    before the first.
     """
 
     epoch: int = 0
@@ -94,6 +95,7 @@ class Progress:
     best: float = -math.inf
     best_epoch: int = -1
     history: list[dict[str, Any]] = field(default_factory=list)
+    preparation: float = field(default=0.0, compare=False)
 
     def metrics(self) -> dict[str, float]:
         """The validation scores of the last finished epoch, if it was validated."""
@@ -162,7 +164,7 @@ class Trainer:
         self.pictures = pictures
         self.progress = Progress()
         self.interrupted = False
-        self.seconds, self.timed_steps, self.preparation = 0.0, 0, 0.0
+        self.seconds, self.timed_steps = 0.0, 0
         self.optimizers = make_optimizers(task, schedule.lr)
 
     @property
@@ -178,14 +180,13 @@ class Trainer:
     def fit(self) -> Progress:
         """Train to the last round, or until validation has not improved for `patience` rounds.
 
-        `seconds` and `timed_steps` then tell what the steps took here, a resumed run's earlier ones left out, and
-        `preparation` the seconds before the first of all.
+        `seconds` and `timed_steps` then tell what the steps took here, a resumed run's earlier ones left out.
         """
         make_folder(self.folder)
         if self.progress.epoch == 0 and self.progress.batch == 0:
             started = time.monotonic()
             self.task.prepare(self.loader)
-            self.preparation = time.monotonic() - started
+            self.progress.preparation = time.monotonic() - started
         with SummaryWriter(str(self.folder / "log")) as self.events, self._stop_between_steps():
             for epoch in range(self.progress.epoch, self.schedule.rounds):
                 if self._out_of_patience():

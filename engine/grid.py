@@ -44,9 +44,9 @@ class Row:
 class Benchmark:
     """What all runs share.
 
-    words: train.py's options as typed; identity: what was found in the files, so that a run is never taken for
-    one of another teacher or other slices; threads: of each run on a CPU, 0 leaves torch's own number; unlabelled:
-    slices for the rows that ask for them, and unlabelled_identity: what was found there.
+    words: train.py's options as typed; identity: what was found in the files, so that a run is not taken for one of
+    another teacher, or of slices and cases with other names; threads: of each run on a CPU, 0 leaves torch's own
+    number; unlabelled: slices for the rows that ask for them, and unlabelled_identity: what was found there.
     """
 
     tckpt: Path
@@ -214,17 +214,21 @@ def _channels(name: str, classes: int) -> Channels:
     return build(name, classes).channels
 
 
-def is_finished(benchmark: Benchmark, run: Run) -> bool:
-    """Whether the run's result is there; UserError if the folder holds, or has begun, a run with other settings."""
+def is_finished(benchmark: Benchmark, run: Run, anywhere: bool = False) -> bool:
+    """Whether the run's result is there; UserError if the folder holds, or has begun, a run with other settings.
+
+    anywhere: on whatever device and threads it was done.
+    """
     begun = run.folder / "settings.json"
     if not begun.exists():
         return False
     before = read_json(begun)
     now = settings(benchmark, run)
     for key in {**before, **now}:
-        if before.get(key) != now.get(key):
+        if before.get(key) != now.get(key) and not (anywhere and key in ("device", "threads")):
+            same = "--jobs and OMP_NUM_THREADS" if key == "threads" else "options and data"
             raise UserError(
                 f"{run.folder}: was begun with {key} = {before.get(key)}, not {now.get(key)}; "
-                "give the same options and data, or another --outpath"
+                f"give the same {same}, or another --outpath"
             )
     return (run.folder / "result.json").exists()

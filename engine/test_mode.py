@@ -9,7 +9,7 @@ from typing import Any
 from engine.device import choose_device
 from engine.evaluate import (
     PUBLISHED_METRICS,
-    Row,
+    CaseScores,
     archived_cases,
     format_summary,
     score_case,
@@ -46,8 +46,8 @@ def test(args: argparse.Namespace, option: str, network: str | None) -> None:
             )
     archive = open_archive(args.test_data_path, segmenter.dataset, segmenter.task.name, "test")
     print(f"{path}: {segmenter.model} for task {segmenter.task.name} of {segmenter.dataset}", flush=True)
-    rows: list[Row] = []
-    published: list[Row] = []
+    rows: list[CaseScores] = []
+    published: list[CaseScores] = []
     cases = archived_cases(archive, archive.cases, segmenter.window)
     for case in progress(cases, "testing", total=len(archive.cases), unit="case"):
         rows += score_case(segmenter, case, args.batch_size)

@@ -3,11 +3,12 @@ r"""Which method should I use for my teacher and my student, and is the gain rea
     python scripts/benchmark.py --teacher checkpoints/teacher/best.ckpt --students resnet_18 enet \
         --methods hlfd kd cwd,layers=e5 kd/at:0.5 --seeds 0 1 2 --train_data_path data/kits --outpath runs/bench
 
-Every student is trained for every seed alone, alone for as long as distilling takes, and with every row of methods;
-each best.ckpt (picked on the validation cases) is scored on the test cases, on whole volumes and by the published
-slice protocol. A row is a method as in train_kd.py's --kd; several act together joined by `/`, as in kd/at:0.5.
-`/balance=1`, `/schedule=decay` and, with --unlabelled DIR, `/unlabelled` act as train_kd.py's options do. Task, frame
-and window are the teacher's; the number of steps and the augmentation are the same for every row.
+Every student is trained for every seed alone, alone for longer (twice the steps with the preset cpu, else as long as
+the dearest method takes), and with every row of methods; each best.ckpt (picked on the validation cases) is scored on
+the test cases, on whole volumes and by the published slice protocol. A row is a method as in train_kd.py's --kd;
+several act together joined by `/`, as in kd/at:0.5. `/balance=1`, `/schedule=decay` and, with --unlabelled DIR,
+`/unlabelled` act as train_kd.py's options do. Task, frame and window are the teacher's; the number of steps, the
+learning rate, which falls with every step, and the augmentation are the same for every row.
 
 Left in OUTPATH: results.md, index.html, results.csv (a line for each run), cases.csv (a line for each case),
 costs.json, and a folder for each run with best.ckpt, history.json, train.log and result.json.
@@ -147,7 +148,7 @@ def main() -> None:
     costs = read_json(known) if args.report else measure(benchmark, students, rows, asked)
     longer = {} if args.longer == 0 else {name: costs["longer"][name] for name in students if name in costs["longer"]}
     runs = plan(benchmark, students, rows, sorted(set(args.seeds)), longer)
-    waiting = [each for each in runs if not is_finished(benchmark, each)]
+    waiting = [each for each in runs if not is_finished(benchmark, each, anywhere=args.report)]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before: {args.outpath}", flush=True)
     teacher = score_teacher(benchmark, args.device)
     failures = [] if args.report else train_all(waiting, partial(perform, benchmark), args.jobs)

@@ -74,6 +74,8 @@ class MethodContract:
     """How many images a batch has: as many as the method needs to teach anything."""
     half_tolerance = 0.05
     """The relative difference that half precision in the networks may make to the loss."""
+    rounding = 1e-6
+    """How far from 0 the terms for a copy of the teacher may lie."""
 
     def make_identity(self, method: Method) -> None:
         """Sets what the method has learned to the identity, for a student that is a copy of its teacher."""
@@ -151,7 +153,7 @@ class MethodContract:
         self.make_identity(method)
         terms = seeded_terms(task, images=self.images)
         taught = {term: value.item() for term, value in terms.items() if term not in ("focal", "dice", "loss")}
-        least = {term: pytest.approx(self.minimum.get(term, 0), abs=1e-6) for term in taught}
+        least = {term: pytest.approx(self.minimum.get(term, 0), abs=self.rounding) for term in taught}
         assert (taught == least) == self.same_level
 
     def test_equation_names_stages_that_exist(self) -> None:

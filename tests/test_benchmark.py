@@ -267,8 +267,11 @@ def test_scores_of_one_thread_do_not_stand_beside_those_of_several(
     bench: Path, data: Path, run: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
-    with pytest.raises(UserError, match=r"was begun with threads = \d+, not 77"):
+    with pytest.raises(UserError, match=r"was begun with threads = \d+, not 77; give the same --jobs"):
         run("scripts/benchmark.py", *words(data, "bench", "hlfd"))
+    before = (data / "bench" / "results.csv").read_text()
+    run("scripts/benchmark.py", *words(data, "bench", "hlfd"), "--report")
+    assert (data / "bench" / "results.csv").read_text() == before
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
@@ -309,6 +312,9 @@ def test_a_row_can_distil_on_slices_without_masks_too(data: Path, run: Command) 
     where = words(data, "epochs", "kd", "kd/unlabelled")[:6]
     run("scripts/benchmark.py", *where, *epochs, "--methods", "kd", "kd/unlabelled", "--unlabelled", joining)
     assert len({row["steps"] for row in table(data / "epochs" / "results.csv")}) == 1
+    histories = [read_json(path) for path in (data / "epochs" / "runs").glob("*/*/*/history.json")]
+    assert len(histories) == 3
+    assert all([each["lr"] for each in history] == [each["lr"] for each in histories[0]] for history in histories)
     next(joining.glob("00007_*.npz")).unlink()
     with pytest.raises(UserError, match="kd_unlabelled/seed_0: was begun with unlabelled = "):
         run("scripts/benchmark.py", *words(data, "joined", "kd", "kd/unlabelled"), "--unlabelled", joining)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.benchmark_report import Line, network_table, score_table, verdict
+from engine.benchmark_report import Line, network_table, notes, score_table, verdict
 from engine.grid import LONGER, UNDISTILLED
 
 SEEDS = (0, 1)
@@ -79,6 +79,23 @@ def test_what_is_found_in_tumour_free_cases_is_told_apart_and_moves_no_gain() ->
     named = dict(zip(header, kd, strict=True))
     assert (named["Dice"], named["gain"], named["false alarms"]) == ("0.600 ± 0.014", "+0.100", "4 of 6")
     assert undistilled[-1] == "0 of 6"
+
+
+def test_the_notes_explain_what_is_there_and_name_what_is_dearer_than_longer_training() -> None:
+    cost = {"threads": 2, "cpu": "cores"}
+    ratios = {UNDISTILLED: {"ratio": 1.0}, "at": {"ratio": 1.9}, "kd": {"ratio": 2.25}}
+    costs = {
+        "teacher": "raunet",
+        "networks": {"raunet": cost, "enet": cost},
+        "longer": {"enet": 2.0},
+        "steps": {"enet": ratios},
+    }
+    rows = [line(UNDISTILLED, 0.5), line(LONGER, 0.6), line("at", 0.5), line("kd", 0.6)]
+    scores, training = notes({"enet": rows}, scored(0.7), costs)
+    assert "HD95" not in scores and "false alarms" not in scores
+    assert "times the steps: enet 2;" in training and "may be of time alone: enet kd 2.25. " in training
+    assert "HD95" in notes({"enet": rows}, scored(0.7, hd95=3.0), costs)[0]
+    assert "time alone" not in notes({"enet": [rows[0], rows[3]]}, scored(0.7), costs)[1]
 
 
 @pytest.mark.parametrize("dice", [0.6, 0.4])

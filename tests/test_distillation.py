@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distillation import METHODS, PUBLISHED_NAMES, build_method, method_name
+from distillation import METHODS, PUBLISHED_NAMES, build_method, method_name, plain_spec
 from distillation.method import Combined, Method
 from distillation.tasks import Distiller, SupervisedTask
 from networks import build
@@ -152,6 +152,21 @@ class TestBuildMethod:
     def test_options_out_of_range_are_named(self, option: str, value: float) -> None:
         with pytest.raises(UserError, match=f"hlfd,{option}={value}: must be"):
             build_method(["hlfd"], STUDENT, TEACHER, **{option: value})
+
+    def test_an_option_of_one_method_goes_before_those_for_all(self) -> None:
+        specs = [plain_spec(word, temperature=2.0) for word in ("KD,temperature=4", "cwd", "dist,temperature=2,beta=3")]
+        assert specs == ["kd,temperature=4.0", "cwd", "dist,beta=3.0"]
+        parts = build_method(specs, STUDENT, TEACHER, temperature=2.0).methods
+        assert isinstance(parts, torch.nn.ModuleDict)
+        assert [part.temperature for part in parts.values()] == [4, 2, 2]
+
+    def test_a_weight_in_a_weight_is_in_brackets(self) -> None:
+        assert build_method(["hlfd,terms=imd_e2"], STUDENT, TEACHER).equation() == "0.9 (0.5 AT(t_e5 -> s_e2))"
+        assert (
+            build_method(["emkd,layers=e3,gamma=1"], STUDENT, TEACHER)
+            .equation()
+            .endswith("0.9 AT(t_e3 -> s_e3) + RA(t_e3 -> s_e3)")
+        )
 
     def test_combined_terms_are_weighted_and_carry_their_methods_name(
         self, pair: tuple[SegmentationNetwork, ...]

@@ -115,6 +115,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     torch.manual_seed(99)
     resumed.resume()
     assert resumed.steps_done == steps
+    assert resumed.progress.preparation == stopped.progress.preparation > 0
     resumed.fit()
     assert equal_states(whole.task.state_dict(), resumed.task.state_dict())
     assert whole.progress == resumed.progress

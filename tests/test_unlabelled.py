@@ -19,7 +19,7 @@ from datasets.unlabelled import UnlabelledSlices, held_out_cases, unlabelled_sli
 from distillation.segmentation import segmentation_loss
 from tests.helpers_data import ct_and_label, cut_all, kits_case, loose_ct
 from tests.helpers_training import write_bare_archive
-from utils.batch import UNLABELLED, Batch
+from utils.batch import UNLABELLED, Batch, has_mask
 from utils.errors import UserError
 
 FRAME = Frame(32, 24)
@@ -138,9 +138,10 @@ class TestBatches:
 
     def test_a_fixed_number_of_each_batch_has_no_mask(self, training: Archive, without: UnlabelledSlices) -> None:
         dealt = epochs(training, 0, unlabelled=without)
-        assert [batch.labelled.tolist() for batch in dealt] == [[True] * 3 + [False] * 2] * 2
+        assert [has_mask(batch.mask).tolist() for batch in dealt] == [[True] * 3 + [False] * 2] * 2
         for batch in dealt:
-            assert (batch.mask[batch.labelled] <= 1).all() and (batch.mask[~batch.labelled] == UNLABELLED).all()
+            labelled = has_mask(batch.mask)
+            assert (batch.mask[labelled] <= 1).all() and (batch.mask[~labelled] == UNLABELLED).all()
             assert all(case in ("00210", "00211") for case in batch.cases[3:])
         assert [len(batch.cases) for batch in epochs(training, 0, unlabelled=without, unlabelled_per_batch=1)] == [5, 3]
 
@@ -254,4 +255,4 @@ class TestLoss:
 
     def test_labelled_tells_which(self) -> None:
         _, mask = self.batch(3, [True, False, True])
-        assert Batch(torch.zeros(3, 1, 7, 5), mask, ["a", "b", "c"]).labelled.tolist() == [True, False, True]
+        assert has_mask(mask).tolist() == [True, False, True]

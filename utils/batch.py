@@ -21,11 +21,6 @@ class Batch(NamedTuple):
     mask: Tensor
     cases: list[str]
 
-    @property
-    def labelled(self) -> Tensor:
-        """bool [B]: which slices have a mask."""
-        return has_mask(self.mask)
-
     def to(self, device: torch.device) -> Batch:
         """The batch on another device; the copy does not block where the memory is pinned."""
         return Batch(self.image.to(device, non_blocking=True), self.mask.to(device, non_blocking=True), self.cases)
