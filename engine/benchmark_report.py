@@ -127,7 +127,8 @@ def notes(
         f"{student} {line.name} {ratio:.2f}"
         for student, multiple in multiples.items()
         for line in lines[student]
-        if (ratio := costs["steps"].get(student, {}).get(line.name, {"ratio": 0.0})["ratio"]) > multiple
+        if line.name != UNDISTILLED
+        and (ratio := costs["steps"].get(student, {}).get(line.name, {"ratio": 0.0})["ratio"]) > multiple
     )
     results = [result for rows in lines.values() for line in rows for result in line.results.values()]
     every = [row for scored in (teacher, *(result["rows"] for result in results)) for row in scored]

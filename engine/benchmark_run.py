@@ -75,8 +75,8 @@ def prepare(benchmark: Benchmark, run: Run) -> tuple[argparse.Namespace, Trainin
     teacher = load_segmenter(benchmark.tckpt, choose_device(args.device))[0] if run.row.kd else None
     archive = open_archive(args.train_data_path, args.dataset, args.task, "train")
     if args.steps is None:
-        # An epoch of batches that are in part unlabelled has more steps, and a run of counted steps another learning
-        # rate: every row is to have the same.
+        # An epoch with unlabelled slices has more steps than one without. Counted in steps, all rows train equally
+        # long and at the same learning rates.
         names, _ = cases_for_training(archive, args.val_fraction, args.seed)
         batches = -(-len(names) // args.batch_size)
         args.steps, args.val_every = args.epochs * batches, args.val_every * batches

@@ -135,7 +135,7 @@ def has_begun(benchmark: Benchmark, student: str, row: str) -> bool:
 
 
 def training_args(benchmark: Benchmark, run: Run) -> argparse.Namespace:
-    """The options with which train.py, or train_kd.py, does this run."""
+    """The options with which train.py, or train_kd.py, does this run; epochs are then counted in steps."""
     parser = Parser(None)
     data_options(parser, inherited=True)
     training_options(parser, epochs=120)

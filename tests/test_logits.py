@@ -33,7 +33,7 @@ class TestDIST(MethodContract):
 
 class TestBest(MethodContract):
     name, same_level = "best", True
-    # DIST's own, times ten.
+    # DIST's rounding times ten, and more of the loss.
     half_tolerance, rounding = 0.8, 1e-5
 
 
