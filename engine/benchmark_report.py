@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,7 +89,8 @@ def write_report(
         )
         for student, rows in lines.items()
     ]
-    explained = notes(lines, teacher, costs, against)
+    columns = {name for _, parts in sections for part in parts if not isinstance(part, str) for name in part[0]}
+    explained = notes(lines, costs, columns, against)
     sections.append(("Networks", [network_table(lines, teacher, costs), *explained]))
     notice = f"Scores of {cases} test cases, which trained and chose no student."
     if benchmark.validation_only:
@@ -118,22 +119,17 @@ def write_report(
 
 
 def notes(
-    lines: Mapping[str, list[Line]], teacher: Sequence[CaseScores], costs: Mapping[str, Any], against: str = UNDISTILLED
+    lines: Mapping[str, list[Line]], costs: Mapping[str, Any], columns: Collection[str], against: str = UNDISTILLED
 ) -> list[str]:
     """What the columns mean, those that are there."""
     multiples = {student: costs["longer"][student] for student, rows in lines.items() if named(rows, LONGER)}
     longer = ", ".join(f"{student} {multiple:g}" for student, multiple in multiples.items())
     dearer = ", ".join(
-        f"{student} {line.name} {ratio:.2f}"
+        f"{student} {name} {ratio:.2f}"
         for student, multiple in multiples.items()
-        for line in lines[student]
-        if line.name != UNDISTILLED
-        and (ratio := costs["steps"].get(student, {}).get(line.name, {"ratio": 0.0})["ratio"]) > multiple
+        for name, ratio in step_ratios(costs, student).items()
+        if name != UNDISTILLED and named(lines[student], name) and ratio > multiple
     )
-    results = [result for rows in lines.values() for line in rows for result in line.results.values()]
-    every = [row for scored in (teacher, *(result["rows"] for result in results)) for row in scored]
-    distances = any(row["hd95_mm"] is not None for row in every)
-    alarms = any(map(lacks_region, teacher))
     # Networks may have been measured by different launches.
     processors = {
         f"{cost['threads']} thread(s), {cost['cpu']}"
@@ -146,8 +142,12 @@ def notes(
         "Wilcoxon's signed rank test over cases, each with its mean over seeds, with Holm's correction over the rows "
         f"of the table, '{LONGER}' among them. p holds for these trained networks, the interval for other seeds too: "
         f"a gain needs both. gap closed: the gain as a share of the teacher's lead over '{against}'. "
-        + ("HD95: where defined, with the share of predictions that have one. " if distances else "")
-        + ("false alarms: predictions that find something where the reference has nothing. " if alarms else "")
+        + ("HD95: where defined, with the share of predictions that have one. " if "HD95 mm" in columns else "")
+        + (
+            "false alarms: predictions that find something where the reference has nothing. "
+            if "false alarms" in columns
+            else ""
+        )
         + "Slice protocol: as published, slices picked by the ground truth.",
         f"'{LONGER}' trains for so many times the steps: {longer or 'left out'}; unless it was given, that is the "
         "time of the dearest distilled step among the methods first measured. "
@@ -158,6 +158,11 @@ def notes(
         "step, in undistilled steps. minutes a run: both, without validation and scoring, beside whatever else ran. "
         f"CPU slices/s: {' or '.join(sorted(processors))}.",
     ]
+
+
+def step_ratios(costs: Mapping[str, Any], student: str) -> dict[str, float]:
+    """Row -> the time of its step in undistilled steps, where it was measured."""
+    return {name: timed["ratio"] for name, timed in costs["steps"].get(student, {}).items()}
 
 
 def named(rows: Sequence[Line], name: str) -> Line | None:
@@ -353,7 +358,7 @@ def cost_figure(lines: Mapping[str, list[Line]], teacher: Sequence[CaseScores], 
         axes.axhline(of_teacher, color="0.5", linestyle="--", linewidth=1)
         axes.text(0.01, of_teacher, f"teacher, {costs['teacher']}", transform=axes.get_yaxis_transform(),
                   va="bottom", fontsize=8, color="0.4")  # fmt: skip
-        ratios = {name: timed["ratio"] for name, timed in costs["steps"].get(student, {}).items()}
+        ratios = step_ratios(costs, student)
         ratios[LONGER] = costs["longer"].get(student, math.nan)
         points = []
         for line in rows:

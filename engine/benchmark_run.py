@@ -22,7 +22,7 @@ from engine.device import choose_device, environment
 from engine.evaluate import CaseScores, archived_cases, score_case, score_case_as_published, training_notice
 from engine.grid import Benchmark, Run, settings, training_args
 from engine.segmenter import Segmenter, load_segmenter
-from engine.training import cases_for_training, fingerprint, fingerprint_weights, new_segmenter, open_archive, train
+from engine.training import divide, fingerprint, fingerprint_weights, new_segmenter, open_archive, train
 from networks import file_label
 from utils.errors import UserError
 from utils.files import make_folder, read_json, write_json
@@ -77,7 +77,7 @@ def prepare(benchmark: Benchmark, run: Run) -> tuple[argparse.Namespace, Trainin
     if args.steps is None:
         # An epoch with unlabelled slices has more steps than one without. Counted in steps, all rows train equally
         # long and at the same learning rates.
-        names, _ = cases_for_training(archive, args.val_fraction, args.seed)
+        names, _ = divide(archive, args.val_fraction, args.seed)
         batches = -(-len(names) // args.batch_size)
         args.steps, args.val_every = args.epochs * batches, args.val_every * batches
     segmenter = new_segmenter(args, run.student, archive)

@@ -63,9 +63,21 @@ def new_segmenter(args: argparse.Namespace, model: str, archive: Archive) -> Seg
 
 
 def cases_for_training(archive: Archive, val_fraction: float, seed: int) -> tuple[list[str], list[str]]:
-    """Slice files to train on and cases to validate on, never of the same case."""
+    """Slice files to train on and cases to validate on, never of the same case; UserError without a target in these."""
+    names, val_cases = divide(archive, val_fraction, seed)
+    if not archive.val_cases:
+        print(
+            f"{archive.folder}: no validation cases were set apart when the slices were cut; {len(val_cases)} of "
+            f"{len(archive.cases)} cases validate now, on the slices that are there",
+            flush=True,
+        )
+    _check_target(archive, val_cases)
+    return names, val_cases
+
+
+def divide(archive: Archive, val_fraction: float, seed: int) -> tuple[list[str], list[str]]:
+    """The same by the names alone: no file is read."""
     if archive.val_cases:
-        _check_target(archive, archive.val_cases)
         return archive.train, archive.val_cases
     split = split_cases(list(archive.cases), seed, test_fraction=0, val_fraction=val_fraction)
     if not split.val:
@@ -73,12 +85,6 @@ def cases_for_training(archive: Archive, val_fraction: float, seed: int) -> tupl
             f"{archive.folder}: {len(archive.cases)} case(s) leave none to validate on; "
             "give more cases or a larger --val_fraction"
         )
-    print(
-        f"{archive.folder}: no validation cases were set apart when the slices were cut; {len(split.val)} of "
-        f"{len(archive.cases)} cases validate now, on the slices that are there",
-        flush=True,
-    )
-    _check_target(archive, split.val)
     held_out = {name for case in split.val for name in archive.cases[case]}
     return [name for name in archive.train if name not in held_out], list(split.val)
 

@@ -91,11 +91,13 @@ def test_the_notes_explain_what_is_there_and_name_what_is_dearer_than_longer_tra
         "steps": {"enet": ratios},
     }
     rows = [line(UNDISTILLED, 0.5), line(LONGER, 0.6), line("at", 0.5), line("kd", 0.6)]
-    scores, training = notes({"enet": rows}, scored(0.7), costs)
+    columns = score_table(rows, scored(0.7), "raunet")[0]
+    scores, training = notes({"enet": rows}, costs, columns)
     assert "HD95" not in scores and "false alarms" not in scores
     assert "times the steps: enet 2;" in training and "may be of time alone: enet kd 2.25. " in training
-    assert "HD95" in notes({"enet": rows}, scored(0.7, hd95=3.0), costs)[0]
-    assert "time alone" not in notes({"enet": [rows[0], rows[3]]}, scored(0.7), costs)[1]
+    with_distances = score_table(rows, scored(0.7, hd95=3.0), "raunet")[0]
+    assert "HD95" in notes({"enet": rows}, costs, with_distances)[0]
+    assert "time alone" not in notes({"enet": [rows[0], rows[3]]}, costs, columns)[1]
 
 
 @pytest.mark.parametrize("dice", [0.6, 0.4])
