@@ -21,7 +21,7 @@ def main() -> None:
     training_options(parser, epochs=100)
     args = parser.parse_args()
 
-    from datasets import LAYOUTS
+    from datasets.raw import LAYOUTS
     from networks import file_label, network_name
     from utils.registry import match_name
 
@@ -31,17 +31,24 @@ def main() -> None:
     label = file_label(args.model)
     args.checkpoint_path = args.checkpoint_path or Path("checkpoints") / f"{dataset}_{task}_{label}"
     if args.mode == "test":
-        from engine.test_mode import test
+        from engine.evaluation.test_mode import test
 
         test(args, "model", asked)
         return
 
-    from distillation.tasks import SupervisedTask
-    from engine.training import new_segmenter, open_archive, train
+    from datasets.slices.slice_folder import open_slices
+    from distillation.task import SupervisedTask
+    from engine.training.run import new_segmenter, train
 
-    archive = open_archive(args.train_data_path, dataset, task, "train")
-    segmenter = new_segmenter(args, args.model, archive)
-    train(args, SupervisedTask(segmenter.network), segmenter, archive, f"{dataset}_{archive.task.name}_{label}")
+    slices = open_slices(args.train_data_path, dataset, task, "train")
+    segmenter = new_segmenter(args, args.model, slices)
+    train(
+        args,
+        SupervisedTask(segmenter.network),
+        segmenter,
+        slices,
+        f"{dataset}_{slices.label_map.name}_{label}",
+    )
 
 
 if __name__ == "__main__":

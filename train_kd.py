@@ -66,13 +66,15 @@ def main() -> None:
     if args.unlabelled_per_batch and not args.unlabelled:
         raise UserError("--unlabelled_per_batch: there are no such slices; name their folder with --unlabelled DIR")
 
-    from datasets import LAYOUTS
+    from datasets.raw import LAYOUTS
+    from datasets.slices.slice_folder import open_slices
     from distillation import build_method, plain_spec
-    from distillation.tasks import Distiller
+    from distillation.task import Distiller
     from engine.device import choose_device
     from engine.segmenter import load_segmenter
-    from engine.training import fingerprint_weights, new_segmenter, open_archive, train
+    from engine.training.run import new_segmenter, train
     from networks import file_label, network_name
+    from utils.fingerprint import fingerprint_weights
     from utils.registry import match_name
 
     asked = args.smodel and network_name(args.smodel)
@@ -85,28 +87,28 @@ def main() -> None:
     run_name = f"kd_{file_label(args.smodel)}_{re.sub('[^a-z0-9.=]+', '_', '_'.join(args.kd))}"
     args.checkpoint_path = args.checkpoint_path or Path("checkpoints") / f"{args.dataset}_{args.task}_{run_name}"
     if args.mode == "test":
-        from engine.test_mode import test
+        from engine.evaluation.test_mode import test
 
         test(args, "smodel", asked)
         return
 
-    archive = open_archive(args.train_data_path, args.dataset, args.task, "train")
-    if (archive.task, archive.dataset) != (teacher.task, teacher.dataset):
+    slices = open_slices(args.train_data_path, args.dataset, args.task, "train")
+    if (slices.label_map, slices.dataset) != (teacher.label_map, teacher.dataset):
         raise UserError(
-            f"{args.tckpt}: was trained for task {teacher.task.name} of {teacher.dataset}, not for task "
-            f"{archive.task.name} of {archive.dataset}; give a teacher of this task"
+            f"{args.tckpt}: was trained for task {teacher.label_map.name} of {teacher.dataset}, not for task "
+            f"{slices.label_map.name} of {slices.dataset}; give a teacher of this task"
         )
-    segmenter = new_segmenter(args, args.smodel, archive)
+    segmenter = new_segmenter(args, args.smodel, slices)
     method = build_method(args.kd, segmenter.network.channels, teacher.network.channels, **shared)
     args.teacher = fingerprint_weights(teacher.network)
-    name = f"{args.dataset}_{archive.task.name}_{run_name}"
+    name = f"{args.dataset}_{slices.label_map.name}_{run_name}"
     task = Distiller(segmenter.network, teacher.network, method, args.kd_schedule, args.balance)
     if content.get("metrics", {}).get("dice") == 0:
         print(
             f"note: {args.tckpt}: its validation Dice was 0, so it has little to teach; train it longer",
             file=sys.stderr,
         )
-    train(args, task, segmenter, archive, name)
+    train(args, task, segmenter, slices, name)
 
 
 class ListMethods(argparse.Action):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.volume import Volume
+from datasets.raw.volume import Volume
 from utils.errors import UserError
 
 LOW_PERCENT, HIGH_PERCENT = 0.5, 99.5

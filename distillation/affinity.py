@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distillation.affinities import affinity_distance, unit
 from distillation.method import Method, times
-from distillation.regions import affinity_distance, unit
 from distillation.stages import check_layers, stage
-from networks.blocks import conv_bn_relu
 from networks.contract import Channels, Features, SegmentationNetwork, resize
 from utils.batch import Batch
+from utils.layers import conv_bn_relu
 from utils.progress import progress
 
 LEARNING_RATE = 1e-3

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from distillation.affinities import class_means, shrink_mask, unit
 from distillation.layerwise import Layerwise
-from distillation.regions import class_means, shrink_mask, unit
 from distillation.stages import stage
 from networks.contract import Channels, Features, resize
 from utils.batch import Batch

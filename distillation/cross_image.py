@@ -11,14 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from distillation.affinities import class_means, nodes, shrink_mask, unit
 from distillation.distances import softened_kl
 from distillation.layerwise import Layerwise
 from distillation.method import Method, times
-from distillation.regions import class_means, nodes, shrink_mask, unit
 from distillation.stages import check_layers, stage
-from networks.blocks import BatchNorm
 from networks.contract import Channels, Features, resize
 from utils.batch import Batch
+from utils.layers import BatchNorm
 
 NODES = 16
 """Nodes along a side of an image in the relations of a batch; as many as e5 of 512 pixels at stride 32."""

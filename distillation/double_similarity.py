@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distillation.affinities import unit
 from distillation.distances import mean_activity
 from distillation.method import Method, added, times
-from distillation.regions import unit
 from distillation.stages import check_layers, stage
 from networks.contract import Channels, Features
 from utils.batch import Batch

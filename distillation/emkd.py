@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from distillation.affinities import class_means, unit
 from distillation.distances import attention_distance, channel_kl
 from distillation.method import Method, added, times
-from distillation.regions import class_means, unit
 from distillation.stages import check_layers, stage
 from networks.contract import Channels, Features
 from utils.batch import Batch

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distillation.affinities import unit
 from distillation.distances import channel_kl, mean_kl
 from distillation.layerwise import Layerwise
 from distillation.method import Method, times
-from distillation.regions import unit
 from networks.contract import Channels, Features
 from utils.batch import Batch
 

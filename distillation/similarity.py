@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distillation.affinities import NORM_FLOOR, affinity_distance, unit
 from distillation.layerwise import Layerwise
 from distillation.method import Method, times
-from distillation.regions import NORM_FLOOR, affinity_distance, unit
 from distillation.stages import check_layers, stage
 from networks.contract import Channels, Features
 from utils.batch import Batch

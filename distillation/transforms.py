@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from distillation.layerwise import Layerwise
 from distillation.stages import adapter, stage
-from networks.blocks import BatchNorm
 from networks.contract import Channels, resize
+from utils.layers import BatchNorm
 
 
 class TransformedLayerwise(Layerwise):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets.frame import Frame
-from datasets.task import Task
+from datasets.labels import LabelMap
 from datasets.window import window_image
 from networks import build
 from networks.contract import SegmentationNetwork
@@ -29,7 +29,7 @@ class Segmenter:
     network: SegmentationNetwork
     model: str
     dataset: str
-    task: Task
+    label_map: LabelMap
     frame: Frame
     window: tuple[float, float] | None
 
@@ -37,16 +37,16 @@ class Segmenter:
         """What a checkpoint says of the network, in plain types."""
         return {
             "model": self.model,
-            "classes": self.task.num_classes,
+            "classes": self.label_map.num_classes,
             "dataset": self.dataset,
-            "task": self.task.to_dict(),
+            "task": self.label_map.to_dict(),
             "frame": self.frame.to_dict(),
             "window": None if self.window is None else list(self.window),
         }
 
     def source_labels(self) -> NDArray[np.uint8]:
         """The label to write for each class index: the first of the source's labels that make the class."""
-        return np.array([0, *(labels[0] for labels in self.task.labels)], np.uint8)
+        return np.array([0, *(labels[0] for labels in self.label_map.labels)], np.uint8)
 
     def framed_probabilities(
         self, image: NDArray[np.int16], window: tuple[float, float], batch_size: int = 8
@@ -99,13 +99,13 @@ def load_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, dict[st
     try:
         if missing := {"cases", "config"} - content.keys():
             raise KeyError(f"no {', '.join(sorted(missing))}")
-        task = Task.from_dict(content["task"])
+        label_map = LabelMap.from_dict(content["task"])
         frame = Frame.from_dict(content["frame"])
         window = None if content["window"] is None else (content["window"][0], content["window"][1])
-        network = build(content["model"], task.num_classes)
+        network = build(content["model"], label_map.num_classes)
         network.load_state_dict(content["weights"])
     except (KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: is not a checkpoint of this project ({reason}); train it again") from None
     network.to(device).to(memory_format=torch.channels_last).eval()
-    return Segmenter(network, content["model"], content["dataset"], task, frame, window), content
+    return Segmenter(network, content["model"], content["dataset"], label_map, frame, window), content

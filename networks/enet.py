@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.blocks import BatchNorm, ConvPool, bn_prelu
+from networks.blocks import ConvPool, bn_prelu
 from networks.contract import Features, SegmentationNetwork, pad_to_multiple
 from networks.pretrained import refuse_imagenet
+from utils.layers import BatchNorm
 
 
 def max_pool(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from networks.blocks import BatchNorm, ConvPool
+from networks.blocks import ConvPool
 from networks.contract import Features, SegmentationNetwork, pad_to_multiple
 from networks.pretrained import refuse_imagenet
+from utils.layers import BatchNorm
 
 
 class FactorizedResidual(nn.Module):

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.blocks import BatchNorm, bn_prelu
+from networks.blocks import bn_prelu
 from networks.contract import Features, SegmentationNetwork, pad_to_multiple
 from networks.pretrained import refuse_imagenet
+from utils.layers import BatchNorm
 
 RATES = (1, 2, 4, 8, 16)
 

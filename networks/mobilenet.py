@@ -11,10 +11,11 @@ from pathlib import Path
 import torchvision
 from torch import Tensor, nn
 
-from networks.blocks import BatchNorm, Encoder
+from networks.blocks import Encoder
 from networks.pretrained import load_imagenet
 from networks.resnet import EncoderSegmenter
 from networks.unet import UNet
+from utils.layers import BatchNorm
 
 
 class MobileNetV2Encoder(Encoder):

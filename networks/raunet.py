@@ -10,9 +10,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from networks.blocks import BatchNorm, conv_bn_relu
 from networks.contract import Features, SegmentationNetwork, pad_to_multiple
 from networks.resnet import ResNetEncoder
+from utils.layers import BatchNorm, conv_bn_relu
 
 
 class AugmentedAttention(nn.Module):

@@ -10,9 +10,10 @@ from pathlib import Path
 import torchvision
 from torch import Tensor, nn
 
-from networks.blocks import BatchNorm, Encoder
+from networks.blocks import Encoder
 from networks.contract import Features, SegmentationNetwork, resize
 from networks.pretrained import load_imagenet
+from utils.layers import BatchNorm
 
 
 class ResNetEncoder(Encoder):

@@ -24,10 +24,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from networks.blocks import BatchNorm
 from networks.contract import Features, SegmentationNetwork, pad_to_multiple
 from networks.pretrained import load_grey, read_weights
 from utils.errors import UserError
+from utils.layers import BatchNorm
 from utils.registry import match_name, plain
 
 STRIDES = (2, 4, 8, 16, 32)

@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from networks.blocks import Encoder, conv_bn_relu
+from networks.blocks import Encoder
 from networks.contract import Features, SegmentationNetwork, pad_to_multiple, resize
 from networks.pretrained import refuse_imagenet
 from networks.resnet import ResNetEncoder
+from utils.layers import conv_bn_relu
 
 
 def double_conv(inputs: int, outputs: int) -> nn.Sequential:

@@ -44,11 +44,11 @@ def main() -> None:
     add("--mode", choices=["train", "test"], help="test: every case is a test case (default: as before, or train)")
     options = vars(parser.parse_args())
 
-    from datasets import open_layout
-    from datasets.maker import make_slices
+    from datasets.raw import open_layout
+    from datasets.slicing.slicemaker import make_slices
 
     layout = open_layout(options.pop("dataset"), options["inpath"])
-    task = layout.task(options.pop("task"))
+    task = layout.label_map(options.pop("task"))
     print(make_slices(layout=layout, task=task, **options))
 
 

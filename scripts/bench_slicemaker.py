@@ -34,10 +34,10 @@ def published(inpath: Path, outpath: Path, dataset: str, task: str, workers: int
     import numpy as np
     from scipy.ndimage import zoom
 
-    from datasets import open_layout
+    from datasets.raw import open_layout
 
     layout = open_layout(dataset, inpath)
-    goal = layout.task(task)
+    goal = layout.label_map(task)
 
     def resized(plane: np.ndarray, order: int) -> np.ndarray:
         if plane.shape == (SIZE, SIZE):
@@ -66,8 +66,8 @@ def published(inpath: Path, outpath: Path, dataset: str, task: str, workers: int
 
 def ours(inpath: Path, outpath: Path, dataset: str, task: str, workers: int, slices: str) -> float:
     """Seconds of SliceMaker on all cases as training cases, its worker processes' start included."""
-    from datasets import open_layout
-    from datasets.maker import make_slices
+    from datasets.raw import open_layout
+    from datasets.slicing.slicemaker import make_slices
 
     layout = open_layout(dataset, inpath)
     start = time.perf_counter()
@@ -75,7 +75,7 @@ def ours(inpath: Path, outpath: Path, dataset: str, task: str, workers: int, sli
         inpath,
         outpath,
         layout,
-        layout.task(task),
+        layout.label_map(task),
         slices=slices,
         negatives=0,
         val_fraction=0,

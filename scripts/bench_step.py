@@ -24,7 +24,7 @@ from utils.errors import run
 if TYPE_CHECKING:
     import torch
 
-    from distillation.tasks import TrainingTask
+    from distillation.task import TrainingTask
     from engine.device import Precision
     from utils.batch import Batch
 
@@ -65,7 +65,7 @@ def make_steps(options: argparse.Namespace, device: torch.device) -> dict[str, S
     import torch
 
     from distillation import build_method
-    from distillation.tasks import Distiller, SupervisedTask
+    from distillation.task import Distiller, SupervisedTask
     from engine.device import Precision
     from networks import build
     from utils.batch import Batch
@@ -96,7 +96,7 @@ def make_steps(options: argparse.Namespace, device: torch.device) -> dict[str, S
 
 def training_step(task: TrainingTask, batch: Batch, precision: Precision) -> Step:
     """A step of the training loop."""
-    from engine.fit import make_optimizers, take_step
+    from engine.training.trainer import make_optimizers, take_step
 
     task.to(precision.device).train().prepare([batch])
     optimizers = make_optimizers(task, lr=1e-4)

@@ -38,7 +38,7 @@ from utils.cores import usable_cores
 from utils.errors import UserError, run
 
 if TYPE_CHECKING:
-    from engine.grid import Run
+    from engine.benchmark.runs import Run
 
 PRESETS: dict[str, dict[str, object]] = {
     "cpu": {"steps": 250, "batch_size": 4, "lr": 1e-3, "amp": "off"},
@@ -113,11 +113,11 @@ def main() -> None:
     os.environ["TQDM_DISABLE"] = "1"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
-    from engine.benchmark_cost import measure
-    from engine.benchmark_report import write_report
-    from engine.benchmark_run import identify, identify_unlabelled, perform, score_teacher
+    from engine.benchmark.costs import measure
+    from engine.benchmark.report import write_report
+    from engine.benchmark.runs import LONGER, UNDISTILLED, Benchmark, distinct, is_finished, plan, read_row
+    from engine.benchmark.train_and_score import identify, identify_unlabelled, perform, score_teacher
     from engine.device import choose_device
-    from engine.grid import LONGER, UNDISTILLED, Benchmark, distinct, is_finished, plan, read_row
     from networks import network_name
     from utils.files import read_json
 
@@ -161,7 +161,7 @@ def main() -> None:
 
 def train_all(waiting: list[Run], perform: Callable[[Run], None], jobs: int) -> list[str]:
     """What went wrong in each run that failed; prints a line for each run that ends."""
-    from engine.pool import run_all
+    from engine.benchmark.workers import run_all
     from utils.files import read_json
 
     failures = []

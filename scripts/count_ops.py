@@ -40,7 +40,7 @@ def main() -> None:
     import torch
 
     from engine.device import choose_device, environment
-    from engine.report import format_table, markdown_table
+    from engine.reporting import format_table, markdown_table
     from networks import NETWORKS, network_name
     from utils.progress import progress
 

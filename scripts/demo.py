@@ -22,7 +22,7 @@ from engine.options import Parser, whole
 from utils.errors import UserError, run
 
 if TYPE_CHECKING:
-    from engine.report import PictureRow
+    from engine.reporting import PictureRow
 
 NOTICE = (
     "These are phantoms: computer-made volumes. Their scores show that the software works and say nothing "
@@ -121,7 +121,7 @@ def main() -> None:
 
 def write_report(out: Path, raw: Path, slices: Path, folders: dict[str, list[Path]], commands: list[str]) -> None:
     """Print the results table and write report.html, from the files that the commands left."""
-    from engine.report import (
+    from engine.reporting import (
         Run,
         curves_figure,
         format_table,
@@ -129,7 +129,7 @@ def write_report(out: Path, raw: Path, slices: Path, folders: dict[str, list[Pat
         results_table,
         seeds_table,
     )
-    from utils.files import read_json, whole_file
+    from utils.files import atomic_write, read_json
 
     runs = {
         name: [Run(name, read_json(f / "scores.json"), read_json(f / "history.json")) for f in paths]
@@ -146,7 +146,7 @@ def write_report(out: Path, raw: Path, slices: Path, folders: dict[str, list[Pat
         pictures(raw, slices, {name: paths[0] for name, paths in folders.items()}), commands,
     )  # fmt: skip
     report = out / "report.html"
-    with whole_file(report) as temporary:
+    with atomic_write(report) as temporary:
         temporary.write_text(page, encoding="utf-8")
     for table in tables:
         print(f"\n{format_table(table)}")
@@ -158,10 +158,10 @@ def pictures(raw: Path, slices: Path, checkpoints: dict[str, Path], most: int = 
     import numpy as np
     import torch
 
-    from datasets import open_layout
+    from datasets.labelled_cases import raw_cases
+    from datasets.raw import open_layout
     from datasets.splits import load_split
-    from engine.evaluate import raw_cases
-    from engine.overlay import PREDICTION_COLOUR, TRUTH_COLOUR, draw_contours, grey_picture
+    from engine.contours import PREDICTION_COLOUR, TRUTH_COLOUR, draw_contours, grey_picture
     from engine.segmenter import load_segmenter
 
     segmenters = {

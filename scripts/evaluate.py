@@ -47,12 +47,13 @@ def main() -> None:
 
     import torch
 
-    from datasets import open_layout
-    from datasets.archive import Archive
+    from datasets.labelled_cases import cases_in_slices, raw_cases
+    from datasets.raw import open_layout
+    from datasets.slices.slice_folder import SliceFolder
     from datasets.splits import load_split
-    from engine import evaluate
     from engine.device import choose_device, environment
-    from engine.metrics import METRICS
+    from engine.evaluation import evaluate
+    from engine.evaluation.metrics import METRICS
     from engine.segmenter import load_segmenter
     from networks.count import count
     from utils.progress import progress
@@ -66,12 +67,14 @@ def main() -> None:
         if not names:
             raise UserError(f"{args.splits}: has no {part} cases; choose another --part")
     if args.inpath:
-        cases = evaluate.raw_cases(open_layout(dataset, args.inpath), args.inpath, names, segmenter.window)
+        cases = raw_cases(open_layout(dataset, args.inpath), args.inpath, names, segmenter.window)
         protocol = "whole volumes"
     else:
-        archive = Archive.open(args.data_path, dataset, segmenter.task.name, "test" if part == "test" else "train")
-        names = list(archive.cases) if names is None else names
-        cases = evaluate.archived_cases(archive, names, segmenter.window)
+        slices = SliceFolder.open(
+            args.data_path, dataset, segmenter.label_map.name, "test" if part == "test" else "train"
+        )
+        names = list(slices.cases) if names is None else names
+        cases = cases_in_slices(slices, names, segmenter.window)
         protocol = "archived slices"
 
     metrics: tuple[str, ...] = (*METRICS, "crop_lost")
@@ -91,7 +94,7 @@ def main() -> None:
         "regions": evaluate.summarise(rows, metrics),
         "cases": len({row["case"] for row in rows}),
         "model": segmenter.model,
-        "task": segmenter.task.name,
+        "task": segmenter.label_map.name,
         "checkpoint": str(args.ckpt),
         "seen_in_training": evaluate.training_notice(content, {row["case"] for row in rows}),
         "config": content["config"],

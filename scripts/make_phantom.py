@@ -44,8 +44,8 @@ def parser() -> Parser:
 def main() -> None:
     args = parser().parse_args()
 
-    from datasets.phantom import Recipe
-    from datasets.phantom_files import Masks, make_phantoms
+    from phantoms.files import Masks, make_phantoms
+    from phantoms.recipe import Recipe
 
     dataset = match_name("phantom data set", args.dataset, TUMOUR_FREE)
     around = args.masks is not None

@@ -16,7 +16,7 @@ from utils.errors import UserError, run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from engine.recorder import Record
+    from engine.training.term_recorder import Record
 
 TASK = ("focal", "dice")
 
@@ -27,8 +27,8 @@ def main() -> None:
     parser.add_argument("--outpath", type=Path, required=True, help="picture to write, such as terms.png")
     args = parser.parse_args()
 
-    from engine.recorder import read_records
-    from utils.files import whole_file
+    from engine.training.term_recorder import read_records
+    from utils.files import atomic_write
 
     path = args.run / "terms.jsonl" if args.run.is_dir() else args.run
     if not path.is_file():
@@ -40,7 +40,7 @@ def main() -> None:
     kinds = figure.canvas.get_supported_filetypes()
     if args.outpath.suffix.lower().removeprefix(".") not in kinds:
         raise UserError(f"--outpath {args.outpath}: must end in one of {', '.join(f'.{kind}' for kind in kinds)}")
-    with whole_file(args.outpath) as temporary:
+    with atomic_write(args.outpath) as temporary:
         figure.savefig(temporary, dpi=130)
     print(args.outpath)
 

@@ -29,10 +29,10 @@ def main() -> None:
     prediction_options(parser)
     args = parser.parse_args()
 
-    from datasets.inputs import find_inputs
-    from datasets.volume import read_volume, write_labels
+    from datasets.raw.find_cases import find_inputs
+    from datasets.raw.volume import read_volume, write_labels
     from engine.device import choose_device
-    from engine.predict import predict_volume
+    from engine.evaluation.predict import predict_volume
     from engine.segmenter import load_segmenter
     from utils.progress import progress
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from utils.errors import UserError
-from utils.files import whole_file
+from utils.files import atomic_write
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write `content` so that `torch.load(weights_only=True)` reads it back."""
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save(content, temporary)
 
 

@@ -13,7 +13,7 @@ from utils.errors import UserError
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Write to the path this yields; it takes the place of `path` only when the block ends well.
 
     The temporary name keeps every suffix of `path`, since writers such as nibabel go by it. UserError if the
@@ -43,7 +43,7 @@ def make_folder(path: Path) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON that people read: indented, keys in the order given."""
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,0 +1,59 @@
+"""Cases with their reference, one at a time, from slices on disk or from raw files: what is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.raw.layout import Layout, match_case
+from datasets.raw.volume import read_volume
+from datasets.slices.slice_folder import SliceFolder
+from datasets.window import volume_window
+from utils.errors import UserError
+
+
+@dataclass
+class LabelledCase:
+    """image: int16 [N, H, W]; label: uint8, the source's labels; window in the image's stored units.
+
+    spacing: (z, y, x) in mm; None unless it is known and the slices are neighbours.
+    """
+
+    name: str
+    image: NDArray[np.int16]
+    label: NDArray[np.uint8]
+    spacing: tuple[float, float, float] | None
+    window: tuple[float, float]
+
+
+def cases_in_slices(
+    slices: SliceFolder, names: Iterable[str], window: tuple[float, float] | None
+) -> Iterator[LabelledCase]:
+    """Cases from a slice archive, by their names in any layout. Millimetres only where every slice is there."""
+    names = list(dict.fromkeys(match_case(name, slices.cases) for name in names))
+    if missing := sorted(set(names) - set(slices.cases)):
+        raise UserError(f"{slices.folder}: no slices of {', '.join(missing)}; it has {', '.join(slices.cases)}")
+    for name in names:
+        image, label = slices.read_case(name)
+        spacing = slices.spacing(name) if slices.complete(name) else None
+        yield LabelledCase(name, image, label, spacing, slices.window(name, window))
+
+
+def raw_cases(
+    layout: Layout, root: Path, names: Sequence[str] | None, window: tuple[float, float] | None
+) -> Iterator[LabelledCase]:
+    """Labelled cases read from the source's own files, by their names in any layout; None takes all with a label."""
+    cases = {case.name: case for case in layout.find(root) if case.label is not None}
+    chosen = sorted(cases) if names is None else list(dict.fromkeys(match_case(name, cases) for name in names))
+    if missing := sorted(set(chosen) - set(cases)):
+        raise UserError(f"{root}: no labelled case {', '.join(missing)}; it holds {', '.join(sorted(cases))}")
+    if not cases:
+        raise UserError(f"{root}: no case has a segmentation, so there is nothing to score; use predict.py")
+    for name in chosen:
+        volume = read_volume(cases[name], layout.labels)
+        assert volume.label is not None
+        yield LabelledCase(name, volume.image, volume.label, volume.spacing, volume_window(volume, window))

@@ -1,0 +1,43 @@
+"""LiTS: livers (1) and liver tumours (2) on CT, numbered pairs of files or one folder a case.
+
+P. Bilic et al.: The Liver Tumor Segmentation Benchmark (LiTS), Medical Image Analysis 84, 2023
+(arXiv 1901.04056).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datasets.labels import organ_and_tumor
+from datasets.raw.layout import Case, Layout, pair, some, stem
+from utils.errors import UserError
+
+EXPECTED = "volume-N.nii with segmentation-N.nii, or case_NNNNN/volume.nii with case_NNNNN/segmentation.nii"
+
+
+def find(root: Path) -> list[Case]:
+    """The cases in `root` and the folders below it, by number; a pair may lie in two folders."""
+    found: dict[str, dict[str, Path]] = {"volume": {}, "segmentation": {}}
+    for path in sorted(root.rglob("*.nii*")):
+        kind, _, number = (stem(path) or "").partition("-")
+        name = number or path.parent.name.removeprefix("case_")
+        if kind in found and name.isdigit() and path.is_file():
+            other = found[kind].setdefault(name, path)
+            if other.parent != path.parent:
+                raise UserError(f"{path}: case {name} is also in {other.parent}; remove one of them")
+    images, labels = found["volume"], found["segmentation"]
+    cases = [
+        pair(name, images.get(name), labels.get(name), f"the volume of case {name}")
+        for name in sorted(images.keys() | labels.keys(), key=int)
+    ]
+    return some(cases, root, EXPECTED)
+
+
+def layout(root: Path) -> Layout:
+    return Layout(
+        name="lits",
+        find=find,
+        tasks=organ_and_tumor(),
+        labels={0: "background", 1: "liver", 2: "tumor"},
+        window=(-40.0, 160.0),
+    )

@@ -1,0 +1,1 @@
+"""Many students, methods and seeds side by side."""

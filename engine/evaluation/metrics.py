@@ -1,0 +1,105 @@
+"""Segmentation scores of one case, over the whole volume.
+
+Definitions follow the challenges (LiTS, KiTS) and nnU-Net: what is undefined is NaN, never a perfect or a
+worst score. Both masks empty: everything NaN. One empty: Dice 0, VOE 1, NSD 0, distances NaN.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.optimize import linear_sum_assignment
+
+Mask = NDArray[np.bool_]
+
+OVERLAP = ("dice", "voe", "rvd", "abs_rvd")
+DISTANCE = ("hd95_mm", "assd_mm", "nsd_1mm")
+LESION = ("lesion_f1",)
+METRICS = (*OVERLAP, *DISTANCE, *LESION)
+
+SMALLEST_LESION = 3  # voxels; smaller components are noise in the reference as in the prediction
+HIT_IOU = 0.1
+
+
+def overlap_scores(predicted: int, reference: int, shared: int) -> dict[str, float]:
+    """Dice, VOE = 1 - IoU, RVD = (P - R) / R and its absolute value, from voxel counts."""
+    if predicted == 0 and reference == 0:
+        return dict.fromkeys(OVERLAP, math.nan)
+    rvd = (predicted - reference) / reference if reference else math.nan
+    return {
+        "dice": 2 * shared / (predicted + reference),
+        "voe": 1 - shared / (predicted + reference - shared),
+        "rvd": rvd,
+        "abs_rvd": abs(rvd),
+    }
+
+
+def lesion_scores(predicted: Mask, reference: Mask) -> dict[str, float]:
+    """F1 of detecting lesions: 26-connected components of at least 3 voxels, a hit at IoU >= 0.1, one to one."""
+    found, sizes_found = _components(predicted)
+    true, sizes_true = _components(reference)
+    if not len(sizes_found) and not len(sizes_true):
+        return {"lesion_f1": math.nan}
+    shared = np.zeros((len(sizes_true), len(sizes_found)))
+    both = (true > 0) & (found > 0)
+    np.add.at(shared, (true[both] - 1, found[both] - 1), 1)
+    iou = shared / (sizes_true[:, None] + sizes_found[None, :] - shared)
+    rows, columns = linear_sum_assignment(iou >= HIT_IOU, maximize=True)
+    hits = int((iou[rows, columns] >= HIT_IOU).sum())
+    return {"lesion_f1": 2 * hits / (len(sizes_true) + len(sizes_found))}
+
+
+def _components(mask: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Components of at least `SMALLEST_LESION` voxels, numbered from 1, and their sizes."""
+    numbered, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(numbered.ravel(), minlength=count + 1)
+    kept = np.flatnonzero(sizes[1:] >= SMALLEST_LESION) + 1
+    renumber = np.zeros(count + 1, np.int64)
+    renumber[kept] = np.arange(1, len(kept) + 1)
+    return renumber[numbered], sizes[kept]
+
+
+def case_scores(
+    predicted: Mask, reference: Mask, spacing: tuple[float, float, float] | None
+) -> dict[str, float | None]:
+    """All metrics of one region of one case, masks [Z, Y, X].
+
+    spacing: (z, y, x) in mm; None where it is unknown or the slices are not neighbours: then what needs
+    three dimensions is None, "not available".
+    """
+    counts = int(predicted.sum()), int(reference.sum()), int((predicted & reference).sum())
+    scores: dict[str, float | None] = {**overlap_scores(*counts)}
+    if spacing is None:
+        return {**scores, **dict.fromkeys((*DISTANCE, *LESION))}
+    # MONAI takes seconds to import, and training never comes here.
+    from engine.evaluation.distances import distance_scores
+
+    return {**scores, **distance_scores(predicted, reference, spacing), **lesion_scores(predicted, reference)}
+
+
+def published_scores(predicted: float, reference: float, shared: float) -> dict[str, float] | None:
+    """The published code's scores from one case's pixel counts; None where the reference is empty.
+
+    Its "VOE" counts false positives only, so an empty prediction scores a perfect 0; it is kept here only
+    to compare with published tables.
+    """
+    if reference == 0:
+        return None
+    return {
+        "dice": (2 * shared + 1) / (predicted + reference + 1),
+        "published_voe": 2 * (predicted - shared) / (predicted + reference + 1e-7),
+        "rvd": predicted / (reference + 1e-7) - 1,
+    }
+
+
+def summary(values: list[float | None]) -> dict[str, float | int | None]:
+    """Mean, standard deviation over cases (n - 1) and count of what is defined; None where nothing is."""
+    defined = np.array([value for value in values if value is not None and not math.isnan(value)])
+    return {
+        "mean": float(defined.mean()) if len(defined) else None,
+        "std": float(defined.std(ddof=1)) if len(defined) > 1 else None,
+        "count": len(defined),
+    }

@@ -1,0 +1,1 @@
+"""Computer-made CT with known labels, to try everything without data."""

@@ -1,0 +1,163 @@
+"""The contract that every distillation method's test subclasses, on tiny networks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from typing import ClassVar
+
+import pytest
+import torch
+
+from distillation import build_method
+from distillation.method import Method
+from distillation.segmentation_loss import segmentation_loss
+from distillation.stages import STAGES
+from distillation.task import Distiller
+from tests.golden.features import TinyNetwork
+from utils.batch import Batch
+
+
+def random_batch(classes: int = 2, count: int = 2, size: tuple[int, int] = (33, 47)) -> Batch:
+    draw = torch.Generator().manual_seed(0)
+    image = torch.rand(count, 1, *size, generator=draw) * 2 - 1
+    mask = torch.randint(0, classes, (count, *size), dtype=torch.uint8, generator=draw)
+    return Batch(image, mask, [str(i) for i in range(count)])
+
+
+# Encoder and decoder channels and first stride of a student, then of a teacher.
+PAIRS = {
+    "as resnet_18 and raunet": (((4, 4, 5, 6, 7), (), 2), ((4, 4, 5, 6, 7), (6, 5, 4, 4), 2)),
+    "unequal": (((3, 4, 5, 6, 7), (6, 5, 4, 3), 2), ((4, 6, 5, 8, 9), (8, 6, 4, 3), 1)),
+}
+HALF = (torch.bfloat16, torch.float16)
+
+
+def tiny_distiller(name: str, pair: str, classes: int = 2) -> Distiller:
+    """A task that is ready for its first step."""
+    torch.manual_seed(0)
+    student, teacher = (TinyNetwork(*shape, classes) for shape in PAIRS[pair])
+    task = Distiller(student, teacher, build_method([name], student.channels, teacher.channels))
+    task.prepare([random_batch(classes)])
+    return task
+
+
+def seeded_terms(task: Distiller, classes: int = 2, images: int = 2) -> dict[str, torch.Tensor]:
+    """The terms on one batch; what a method draws by chance is the same each time."""
+    torch.manual_seed(1)
+    return task(random_batch(classes, images))
+
+
+def gradients(terms: Iterable[torch.Tensor], network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Of the terms' sum, for each parameter of the network; zeros where it does not reach. The graph is kept."""
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    total = torch.stack(list(terms)).sum()
+    found = torch.autograd.grad(total, parameters, retain_graph=True, materialize_grads=True)
+    return dict(zip(names, found, strict=True))
+
+
+def own_terms(terms: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    """Those that come from the method."""
+    return [value for term, value in terms.items() if term not in ("focal", "dice", "loss")]
+
+
+class MethodContract:
+    """What training relies on, on tiny networks; a method's test names it."""
+
+    name: str
+    same_level = False
+    """Whether it teaches nothing to a copy of the teacher."""
+    minimum: ClassVar[Mapping[str, float]] = {}
+    """Terms that have another value than 0 for a copy of the teacher, where the documentation says so."""
+    images = 2
+    """How many images a batch has: as many as the method needs to teach anything."""
+    half_tolerance = 0.05
+    """The relative difference that half precision in the networks may make to the loss."""
+    rounding = 1e-6
+    """How far from 0 the terms for a copy of the teacher may lie."""
+
+    def make_identity(self, method: Method) -> None:
+        """Sets what the method has learned to the identity, for a student that is a copy of its teacher."""
+
+    def learner(self, pair: str) -> Distiller:
+        """A task in which everything learns, where two classes or a method's first values would prevent it."""
+        return tiny_distiller(self.name, pair)
+
+    @pytest.mark.parametrize("classes", [2, 3])
+    @pytest.mark.parametrize("pair", PAIRS)
+    def test_loss_is_the_sum_of_its_terms_also_under_autocast(self, pair: str, classes: int) -> None:
+        task = tiny_distiller(self.name, pair, classes)
+        exact = seeded_terms(task, classes, self.images)
+        for dtype in HALF:
+            with torch.autocast("cpu", dtype=dtype):
+                half = seeded_terms(task, classes, self.images)
+            for terms in (exact, half):
+                assert all(value.shape == () and value.dtype == torch.float32 for value in terms.values())
+                assert list(terms)[:2] == ["focal", "dice"] and len(terms) > 3
+                total = sum(value.item() for term, value in terms.items() if term != "loss")
+                assert terms["loss"].item() == pytest.approx(total, rel=1e-5)
+            assert half["loss"].item() == pytest.approx(exact["loss"].item(), rel=self.half_tolerance)
+
+    @pytest.mark.parametrize("dtype", HALF, ids=str)
+    @pytest.mark.parametrize("pair", PAIRS)
+    def test_its_terms_teach_the_student_and_what_it_learns_itself_alone(self, pair: str, dtype: torch.dtype) -> None:
+        task = self.learner(pair)
+        task.teacher.requires_grad_(True)
+        with torch.autocast("cpu", dtype=dtype):
+            terms = seeded_terms(task, images=self.images)
+        torch.stack(own_terms(terms)).sum().backward()
+        assert all(parameter.grad is None for parameter in task.teacher.parameters())
+        learners = [task.network.down[0].weight, *(p for p in task.method.parameters() if p.requires_grad)]
+        assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in learners)
+
+    @pytest.mark.parametrize("pair", PAIRS)
+    def test_its_gradient_adds_to_that_of_the_masks_in_every_parameter(self, pair: str) -> None:
+        """The masks' gradient comes from a pass of its own; nothing that it trains is left without."""
+        task = self.learner(pair)
+        classes = task.network.classes
+        terms, batch = seeded_terms(task, classes, self.images), random_batch(classes, self.images)
+        masks = segmentation_loss(task.network(batch.image), batch.mask, task.method.focal_detached)
+        supervised, own, whole = (
+            gradients(values, task.network) for values in (masks.values(), own_terms(terms), [terms["loss"]])
+        )
+        # What a method's invariance cancels in one parameter has the rounding of the others.
+        rounding = 2e-5 * max(supervised[name].norm() + own[name].norm() for name in whole)
+        for name, gradient in whole.items():
+            assert (gradient - supervised[name] - own[name]).norm() <= rounding, name
+            assert gradient.any() or not supervised[name].any(), name
+
+    def test_its_state_holds_all_that_it_learns(self) -> None:
+        task = tiny_distiller(self.name, "unequal")
+        fresh = build_method([self.name], task.network.channels, task.teacher.channels)
+        other = Distiller(deepcopy(task.network), task.teacher, fresh)
+        other.load_state_dict(task.state_dict())
+        assert seeded_terms(other, images=self.images) == seeded_terms(task, images=self.images)
+
+    @pytest.mark.parametrize("dead", [("network",), ("teacher",), ("network", "teacher")])
+    def test_maps_of_zeros_give_finite_losses_and_gradients(self, dead: tuple[str, ...]) -> None:
+        task = tiny_distiller(self.name, "unequal")
+        for network in dead:
+            for parameter in getattr(task, network).parameters():
+                torch.nn.init.zeros_(parameter)
+        loss = seeded_terms(task, images=self.images)["loss"]
+        loss.backward()
+        assert loss.isfinite()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in task.parameters())
+
+    def test_only_same_level_methods_teach_nothing_to_a_copy_of_the_teacher(self) -> None:
+        teacher = tiny_distiller(self.name, "unequal").teacher
+        method = build_method([self.name], teacher.channels, teacher.channels)
+        task = Distiller(deepcopy(teacher), teacher, method).eval()
+        task.prepare([random_batch()])
+        self.make_identity(method)
+        terms = seeded_terms(task, images=self.images)
+        taught = {term: value.item() for term, value in terms.items() if term not in ("focal", "dice", "loss")}
+        least = {term: pytest.approx(self.minimum.get(term, 0), abs=self.rounding) for term in taught}
+        assert (taught == least) == self.same_level
+
+    def test_equation_names_stages_that_exist(self) -> None:
+        equation = tiny_distiller(self.name, "unequal").equation()
+        assert equation.startswith("loss = 0.5 focal")
+        stages = set(re.findall(r"\b[st]_(\w+)", equation))
+        assert stages and stages <= set(STAGES)
