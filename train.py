@@ -8,47 +8,26 @@ python train.py --model raunet --checkpoint_path checkpoints/teacher --mode test
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from engine.options import Parser, data_options, training_options
+from engine.options import DataOptions, NetworkOptions, RunOptions, TrainingOptions
 from utils.errors import run
+from utils.options import Parser
 
 
 def main() -> None:
-    parser = Parser(__doc__)
-    parser.add_argument("--model", help="raunet, resnet_18, smp/fpn/mit_b1, ... (default: raunet)")
-    data_options(parser)
-    training_options(parser, epochs=100)
-    args = parser.parse_args()
+    chosen, data, training = Parser(__doc__).read(NetworkOptions, DataOptions, TrainingOptions)
 
-    from datasets.raw import LAYOUTS
-    from networks import file_label, network_name
-    from utils.registry import match_name
+    # PyTorch takes seconds to load, and --help should not wait for it.
+    from engine.training.run import decide_data, make_trainer, train
+    from networks import network_name
 
-    asked = args.model and network_name(args.model)
-    args.model = asked or "raunet"
-    dataset, task = match_name("dataset", args.dataset or "kits", LAYOUTS), args.task or "tumor"
-    label = file_label(args.model)
-    args.checkpoint_path = args.checkpoint_path or Path("checkpoints") / f"{dataset}_{task}_{label}"
-    if args.mode == "test":
-        from engine.evaluation.test_mode import test
+    model = network_name(chosen.model or "raunet")
+    run_options = RunOptions(model, decide_data(data), training)
+    if training.mode == "test":
+        from engine.evaluation.evaluate import test_run
 
-        test(args, "model", asked)
+        test_run(run_options, {"dataset": data.dataset, "task": data.task, "model": chosen.model and model})
         return
-
-    from datasets.slices.slice_folder import open_slices
-    from distillation.task import SupervisedTask
-    from engine.training.run import new_segmenter, train
-
-    slices = open_slices(args.train_data_path, dataset, task, "train")
-    segmenter = new_segmenter(args, args.model, slices)
-    train(
-        args,
-        SupervisedTask(segmenter.network),
-        segmenter,
-        slices,
-        f"{dataset}_{slices.label_map.name}_{label}",
-    )
+    train(make_trainer(run_options))
 
 
 if __name__ == "__main__":

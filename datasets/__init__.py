@@ -1,1 +1,1 @@
-"""From raw cases to batches: raw files, volumes, slices on disk, framed and augmented slices."""
+"""From raw cases to batches: volumes, slices on disk, framed and augmented slices."""

@@ -1,4 +1,4 @@
-"""The one invertible map between a source slice and the network's input."""
+"""The invertible map between a source slice and the network's input."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 from utils.errors import UserError
 
 SMALLEST, LARGEST = 16, 4096
-# The published crop, rows 50:434 and columns 60:444 of 512, is centred here.
+# Centre of the published crop, rows 50:434 and columns 60:444 of 512.
 CENTRE = (242 / 512, 252 / 512)
 NATIVE_CROP = 384
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Resize to size x size (0: keep the native size), then crop, padding where the slice is smaller.
+    """Resize to size x size (0: keep the native size), then crop, with padding where the slice is smaller.
 
-    crop: None is the published share, 3/4 of `size` (384 for native sizes); 0 is no crop.
+    crop: pixels along a side; None is the published 3/4 of `size` (384 for native sizes), 0 is no crop.
     """
 
     size: int = 512
@@ -34,36 +34,36 @@ class Frame:
 
     def image(self, x: Tensor, pad: float = -1.0) -> Tensor:
         """Windowed float [N, H, W] -> [N, h, w]: bilinear, antialiased when shrinking."""
-        size = self._resized(x.shape[-2:])
+        size = self._resized_shape(x.shape[-2:])
         if size != x.shape[-2:]:
             shrinks = size[0] < x.shape[-2] or size[1] < x.shape[-1]
             x = F.interpolate(x[:, None], size, mode="bilinear", align_corners=False, antialias=shrinks)[:, 0]
-        return self._cropped(x, pad)
+        return self._apply_crop(x, pad)
 
     def labels(self, mask: Tensor) -> Tensor:
         """uint8 [N, H, W] -> [N, h, w], nearest neighbour."""
-        size = self._resized(mask.shape[-2:])
+        size = self._resized_shape(mask.shape[-2:])
         if size != mask.shape[-2:]:
             mask = F.interpolate(mask[:, None], size, mode="nearest-exact")[:, 0]
-        return self._cropped(mask, 0)
+        return self._apply_crop(mask, 0)
 
     def back(self, probabilities: Tensor, shape: tuple[int, int]) -> Tensor:
-        """[N, C, h, w] -> [N, C, H, W] of a source slice of `shape`; outside the crop it is background."""
-        size = self._resized(shape)
-        rows, columns = self._window(size)
+        """[N, C, h, w] -> [N, C, H, W], the `shape` of the source slice; outside the crop all is background."""
+        size = self._resized_shape(shape)
+        rows, columns = self._crop_window(size)
         full = probabilities.new_zeros(*probabilities.shape[:2], *size)
         full[:, 0] = 1
-        inside = probabilities[:, :, _inner(rows, size[0]), _inner(columns, size[1])]
-        full[:, :, _outer(rows, size[0]), _outer(columns, size[1])] = inside
+        inside = probabilities[:, :, _within_crop(rows, size[0]), _within_crop(columns, size[1])]
+        full[:, :, _within_slice(rows, size[0]), _within_slice(columns, size[1])] = inside
         if size == tuple(shape):
             return full
         return F.interpolate(full, tuple(shape), mode="bilinear", align_corners=False)
 
     def lost(self, mask: Tensor) -> int:
-        """How many True voxels of a source mask [N, H, W] lie outside the crop."""
+        """The number of True voxels of a source mask [N, H, W] that lie outside the crop."""
         kept = mask
-        size = self._resized(mask.shape[-2:])
-        for axis, (window, length) in enumerate(zip(self._window(size), size, strict=True), start=1):
+        size = self._resized_shape(mask.shape[-2:])
+        for axis, (window, length) in enumerate(zip(self._crop_window(size), size, strict=True), start=1):
             native = mask.shape[axis]
             resized = (torch.arange(native, device=mask.device) + 0.5) * (length / native)
             inside = (resized >= window[0]) & (resized < window[1])
@@ -77,10 +77,10 @@ class Frame:
     def from_dict(content: dict[str, Any]) -> Frame:
         return Frame(content["size"], content["crop"])
 
-    def _resized(self, shape: tuple[int, ...]) -> tuple[int, int]:
+    def _resized_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
         return (self.size, self.size) if self.size else (int(shape[0]), int(shape[1]))
 
-    def _window(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    def _crop_window(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """The crop's (start, stop) along rows and columns of a resized slice; negative starts are padding."""
         crop = self.crop if self.crop is not None else self.size * 3 // 4 or NATIVE_CROP
         if crop == 0:
@@ -92,10 +92,10 @@ class Frame:
             starts.append(min(max(start, min(0, slack)), max(0, slack)))
         return (starts[0], starts[0] + crop), (starts[1], starts[1] + crop)
 
-    def _cropped(self, x: Tensor, pad: float) -> Tensor:
+    def _apply_crop(self, x: Tensor, pad: float) -> Tensor:
         height, width = x.shape[-2:]
-        rows, columns = self._window((height, width))
-        inside = x[..., _outer(rows, height), _outer(columns, width)]
+        rows, columns = self._crop_window((height, width))
+        inside = x[..., _within_slice(rows, height), _within_slice(columns, width)]
         margins = (
             max(0, -columns[0]),
             max(0, columns[1] - width),
@@ -105,11 +105,11 @@ class Frame:
         return F.pad(inside, margins, value=pad) if any(margins) else inside
 
 
-def _outer(window: tuple[int, int], length: int) -> slice:
-    """The part of a slice that the crop holds, in the slice's own indices."""
+def _within_slice(window: tuple[int, int], length: int) -> slice:
+    """Where slice and crop overlap along one axis, in the slice's indices."""
     return slice(max(0, window[0]), min(length, window[1]))
 
 
-def _inner(window: tuple[int, int], length: int) -> slice:
-    """The same part in the crop's indices."""
+def _within_crop(window: tuple[int, int], length: int) -> slice:
+    """The same overlap in the crop's indices."""
     return slice(max(0, -window[0]), min(length, window[1]) - window[0])

@@ -1,4 +1,4 @@
-"""Cases with their reference, one at a time, from slices on disk or from raw files: what is scored."""
+"""Cases with their reference segmentation, one at a time, from slices on disk or from raw files."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from utils.errors import UserError
 
 @dataclass
 class LabelledCase:
-    """image: int16 [N, H, W]; label: uint8, the source's labels; window in the image's stored units.
+    """image: int16 [N, H, W]; label: uint8, the source's labels; window: in the image's stored units.
 
-    spacing: (z, y, x) in mm; None unless it is known and the slices are neighbours.
+    spacing: (z, y, x) in mm; None where it is not available or slices are missing.
     """
 
     name: str
@@ -33,7 +33,7 @@ class LabelledCase:
 def cases_in_slices(
     slices: SliceFolder, names: Iterable[str], window: tuple[float, float] | None
 ) -> Iterator[LabelledCase]:
-    """Cases from a slice archive, by their names in any layout. Millimetres only where every slice is there."""
+    """Cases of a folder of slices, by their names in any layout; those with every slice have their spacing."""
     names = list(dict.fromkeys(match_case(name, slices.cases) for name in names))
     if missing := sorted(set(names) - set(slices.cases)):
         raise UserError(f"{slices.folder}: no slices of {', '.join(missing)}; it has {', '.join(slices.cases)}")
@@ -46,13 +46,13 @@ def cases_in_slices(
 def raw_cases(
     layout: Layout, root: Path, names: Sequence[str] | None, window: tuple[float, float] | None
 ) -> Iterator[LabelledCase]:
-    """Labelled cases read from the source's own files, by their names in any layout; None takes all with a label."""
+    """Cases read from raw files, by their names in any layout; `names` None: every case with a segmentation."""
     cases = {case.name: case for case in layout.find(root) if case.label is not None}
     chosen = sorted(cases) if names is None else list(dict.fromkeys(match_case(name, cases) for name in names))
     if missing := sorted(set(chosen) - set(cases)):
         raise UserError(f"{root}: no labelled case {', '.join(missing)}; it holds {', '.join(sorted(cases))}")
     if not cases:
-        raise UserError(f"{root}: no case has a segmentation, so there is nothing to score; use predict.py")
+        raise UserError(f"{root}: no case has a segmentation, so there is nothing to evaluate; use predict.py")
     for name in chosen:
         volume = read_volume(cases[name], layout.labels)
         assert volume.label is not None

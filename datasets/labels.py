@@ -1,4 +1,4 @@
-"""What is segmented: which source labels become which class, and which regions are evaluated."""
+"""Label maps: which source labels become which class, and which regions are evaluated."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class LabelMap:
-    """classes: foreground names, class index 1 and up; labels: each class's SOURCE labels;
-    regions: what is evaluated, name -> class indices.
+    """classes: foreground names, of class 1 and up; labels: the SOURCE labels of each class;
+    regions: what is evaluated, name -> classes.
     """
 
     name: str
@@ -22,24 +22,24 @@ class LabelMap:
 
     @property
     def num_classes(self) -> int:
-        """The background counts."""
+        """Including the background."""
         return len(self.classes) + 1
 
     def encode(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Source labels to class indices, same shape."""
+        """Class indices of a mask of source labels, same shape."""
         table = np.zeros(256, np.uint8)
         for index, labels in enumerate(self.labels, start=1):
             table[list(labels)] = index
         return table[mask]
 
     def target(self, mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """True where `mask` holds any of the task's classes."""
+        """True where a mask of source labels holds any foreground class."""
         table = np.zeros(256, np.bool_)
         table[[label for labels in self.labels for label in labels]] = True
         return table[mask]
 
     def to_dict(self) -> dict[str, Any]:
-        """Lists, dicts and strings only: fit for JSON and for checkpoints."""
+        """Only lists, dicts, strings and numbers, as JSON and checkpoints need them."""
         return {
             "name": self.name,
             "classes": list(self.classes),
@@ -57,16 +57,24 @@ class LabelMap:
         )
 
 
-def single(name: str, *labels: int) -> LabelMap:
-    """One foreground class made of the given source labels."""
+def one_class(name: str, *labels: int) -> LabelMap:
+    """One foreground class that joins the given source labels."""
     return LabelMap(name, (name,), (labels,), {name: (1,)})
 
 
+# The label map of slices without masks.
 NO_MASK = LabelMap("unlabelled", (), (), {})
-"""What slices without a mask are cut for."""
 
 
 def organ_and_tumor() -> dict[str, LabelMap]:
-    """The tasks of data with 1 = organ and 2 = its tumour: the tumour is part of the organ."""
+    """The label maps for data with 1 = organ and 2 = tumour; the tumour is part of the organ."""
     both = LabelMap("all", ("organ", "tumor"), ((1,), (2,)), {"organ": (1, 2), "tumor": (2,)})
-    return {"organ": single("organ", 1, 2), "tumor": single("tumor", 2), "all": both}
+    return {"organ": one_class("organ", 1, 2), "tumor": one_class("tumor", 2), "all": both}
+
+
+def resize_labels(mask: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """mask [H, W] at another shape, by nearest neighbour with aligned pixel centres."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in zip(shape, mask.shape, strict=True)
+    )
+    return mask[np.ix_(rows, columns)]

@@ -1,7 +1,8 @@
-"""Slices to batches. The same (seed, epoch, index) gives the same sample in any worker, rank or restart."""
+"""Slices to batches. The same (seed, epoch, index) gives the same sample in any process and after any restart."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
@@ -26,8 +27,8 @@ Sample = tuple[Tensor, Tensor, str]
 class SliceDataset(Dataset[Sample]):
     """Item (epoch, i): image float32 [1, h, w] in [-1, 1], mask uint8 [h, w] of class indices, case name.
 
-    names: slice files of `slices`; window: HU, in place of the data set's own. With n names, item n and those
-    after it are the slices of `unlabelled`, over and over, their masks `UNLABELLED`.
+    names: slice files of `slices`; window: HU, in place of the data set's own. With n names, the items from n on are
+    the slices of `unlabelled` in endless repetition, their masks `UNLABELLED`.
     """
 
     def __init__(
@@ -38,7 +39,6 @@ class SliceDataset(Dataset[Sample]):
         augment: str = "none",
         seed: int = 0,
         window: tuple[float, float] | None = None,
-        *,
         unlabelled: UnlabelledSlices | None = None,
     ) -> None:
         self.slices, self.names, self.frame, self.seed = slices, list(names), frame, seed
@@ -47,7 +47,7 @@ class SliceDataset(Dataset[Sample]):
         self.unlabelled = unlabelled
 
     def __len__(self) -> int:
-        """How many have a mask."""
+        """The number of slices with a mask."""
         return len(self.names)
 
     def __getitem__(self, item: tuple[int, int]) -> Sample:
@@ -69,71 +69,98 @@ class SliceDataset(Dataset[Sample]):
         return self.frame.image(torch.from_numpy(window_image(ct, *window))[None])
 
 
-class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, i), the order drawn from (seed, epoch).
+class StepBatches(Sampler[list[tuple[int, int]]]):
+    """The batches of a run's steps, each a list of (epoch, i), in an order drawn from (seed, epoch).
 
-    With several ranks every step deals batch_size * world consecutive samples out. All ranks have equally
-    many batches: where the last step has fewer samples than ranks, it takes some from the epoch's beginning.
-
-    With `unlabelled` slices `unlabelled_per_batch` (half of them) of each batch are such, i from n on. An epoch is one
-    pass over the n others; the unlabelled go on from epoch to epoch, each once before any comes again, in an order
-    drawn anew every time.
+    An epoch is one pass over n slices. With `unlabelled` slices, `unlabelled_per_batch` (by default half) of each batch
+    are such, with i from n on; they continue from epoch to epoch, each once before any comes again, in an order drawn
+    for every such round.
     """
 
     def __init__(
-        self,
-        n: int,
-        batch_size: int,
-        seed: int,
-        drop_last: bool = False,
-        rank: int = 0,
-        world: int = 1,
-        *,
-        unlabelled: int = 0,
-        unlabelled_per_batch: int | None = None,
+        self, n: int, batch_size: int, seed: int, unlabelled: int = 0, unlabelled_per_batch: int | None = None
     ) -> None:
-        joining = 0
+        self.n, self.seed, self.unlabelled = n, seed, unlabelled
+        self.unlabelled_each = 0
         if unlabelled:
-            joining = batch_size // 2 if unlabelled_per_batch is None else unlabelled_per_batch
-            if not 0 < joining < batch_size:
+            self.unlabelled_each = batch_size // 2 if unlabelled_per_batch is None else unlabelled_per_batch
+            if not 0 < self.unlabelled_each < batch_size:
                 raise UserError(
-                    f"--batch_size {batch_size} with {joining} unlabelled slices: a batch needs slices with masks "
-                    "and without; give a larger one"
+                    f"--batch_size {batch_size} with {self.unlabelled_each} unlabelled slices: a batch needs slices "
+                    "with masks and without; give a larger one"
                 )
-        self.n, self.step, self.seed = n, (batch_size - joining) * world, seed
-        self.unlabelled, self.joining = unlabelled, joining * world
-        self.rank, self.world = rank, world
-        self.batches = n // self.step if drop_last else -(-n // self.step)
-        self.epoch = self.start_batch = 0
-
-    def set(self, epoch: int, start_batch: int = 0) -> None:
-        """The epoch to deal out next, from `start_batch` on (to continue an interrupted one)."""
-        self.epoch, self.start_batch = epoch, start_batch
+        self.labelled_each = batch_size - self.unlabelled_each
+        self.per_epoch = -(-n // self.labelled_each)
+        self.steps = range(self.per_epoch)
+        """Of the run, those to give batches for; set before each iteration."""
 
     def __len__(self) -> int:
-        """How many batches are still to come in the epoch that was set."""
-        return max(0, self.batches - self.start_batch)
+        return len(self.steps)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = generator(self.seed, "order", self.epoch).permutation(self.n).tolist()
-        unlabelled = self._unlabelled_from((self.epoch * self.batches + self.start_batch) * self.joining)
-        for batch in range(self.start_batch, self.batches):
-            together = order[batch * self.step : (batch + 1) * self.step]
-            together += order[: max(0, self.world - len(together))]
-            joining = list(islice(unlabelled, self.joining))
-            yield [(self.epoch, i) for part in (together, joining) for i in part[self.rank :: self.world]]
+        unlabelled = self._unlabelled_from(self.steps.start * self.unlabelled_each)
+        order: list[int] = []
+        for step in self.steps:
+            epoch, place = divmod(step, self.per_epoch)
+            if not order or place == 0:
+                order = generator(self.seed, "order", epoch).permutation(self.n).tolist()
+            labelled = order[place * self.labelled_each : (place + 1) * self.labelled_each]
+            yield [(epoch, i) for i in (*labelled, *islice(unlabelled, self.unlabelled_each))]
 
     def _unlabelled_from(self, place: int) -> Iterator[int]:
-        """The endless row of unlabelled items from a place on; each round of them has numbers of its own.
+        """Indices of unlabelled slices from a place of their sequence on; each round of them has its own numbers.
 
         A slice that comes twice in an epoch is thus augmented differently.
         """
         while True:
-            done, start = divmod(place, self.unlabelled)
-            order = generator(self.seed, "unlabelled", done).permutation(self.unlabelled)
+            rounds, start = divmod(place, self.unlabelled)
+            order = generator(self.seed, "unlabelled", rounds).permutation(self.unlabelled)
             for j in order[start:].tolist():
-                yield self.n + done * self.unlabelled + j
-            place = (done + 1) * self.unlabelled
+                yield self.n + rounds * self.unlabelled + j
+            place = (rounds + 1) * self.unlabelled
+
+
+class TrainingLoader:
+    """Batches of a `SliceDataset` for any steps of a run, drawn with the dataset's seed."""
+
+    def __init__(
+        self, dataset: SliceDataset, batch_size: int, workers: int, unlabelled_per_batch: int | None = None
+    ) -> None:
+        """workers: processes that load; 0 loads in this one. unlabelled_per_batch: see `StepBatches`."""
+        self.dataset = dataset
+        self.batches = StepBatches(
+            len(dataset), batch_size, dataset.seed, len(dataset.unlabelled or ()), unlabelled_per_batch
+        )
+        self.loader: DataLoader[Batch] = DataLoader(
+            dataset,  # type: ignore[arg-type]
+            batch_sampler=self.batches,
+            num_workers=workers,
+            collate_fn=collate,
+            # Its own, or the loader would draw from torch's at every start, and a resumed run from another place.
+            generator=torch.Generator(),
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=workers > 0,
+            worker_init_fn=ignore_interruptions,
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.batches.per_epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The first epoch."""
+        return self.between(0, self.steps_per_epoch)
+
+    def between(self, start: int, stop: int) -> Iterator[Batch]:
+        """The batches of a run's steps from `start` to before `stop`, one epoch after another."""
+        self.batches.steps = range(start, stop)
+        return iter(self.loader)
+
+
+def ignore_interruptions(worker: int) -> None:
+    """Leave Ctrl-C and SIGTERM, which reach loading processes too, to the one that trains: it finishes its step."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -144,41 +171,3 @@ def collate(samples: Sequence[Sample]) -> Batch:
             f"slices of {', '.join(sorted(set(cases)))} differ in size; give --size, --crop or --batch_size 1"
         )
     return Batch(torch.stack(images), torch.stack(masks), list(cases))
-
-
-def make_loader(
-    slices: SliceFolder,
-    names: Sequence[str],
-    frame: Frame,
-    augment: str,
-    batch_size: int,
-    seed: int,
-    workers: int,
-    *,
-    window: tuple[float, float] | None = None,
-    drop_last: bool = False,
-    rank: int = 0,
-    world: int = 1,
-    unlabelled: UnlabelledSlices | None = None,
-    unlabelled_per_batch: int | None = None,
-) -> tuple[DataLoader[Batch], EpochBatches]:
-    """A loader of `Batch`, and the sampler whose `set(epoch)` precedes each epoch; batch_size is per rank.
-
-    unlabelled_per_batch: how many of them `unlabelled` gives, by default half.
-    """
-    dataset = SliceDataset(slices, names, frame, augment, seed, window, unlabelled=unlabelled)
-    batches = EpochBatches(
-        len(dataset), batch_size, seed, drop_last, rank, world,
-        unlabelled=len(unlabelled or ()), unlabelled_per_batch=unlabelled_per_batch,
-    )  # fmt: skip
-    loader: DataLoader[Batch] = DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=collate,
-        # Its own, or the loader would draw from torch's at every start, and a resumed run from elsewhere.
-        generator=torch.Generator(),
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=workers > 0,
-    )
-    return loader, batches

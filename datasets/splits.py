@@ -14,8 +14,8 @@ from utils.seeding import generator
 
 SPLITS = "splits.json"
 UNLABELLED_FOLDER = "unlabelled"
-PARTS = ("train", "test", UNLABELLED_FOLDER)
-"""The folders of slices below one that is split."""
+# The folders of slices that can lie next to a splits.json.
+SLICE_FOLDERS = ("train", "test", UNLABELLED_FOLDER)
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Split:
     val: list[str]
     test: list[str]
 
-    def of(self, case: str) -> str:
+    def part_of(self, case: str) -> str:
         """`train`, `val` or `test`."""
         return "test" if case in self.test else "val" if case in self.val else "train"
 
@@ -37,7 +37,7 @@ class Split:
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """How cases are dealt out. mode: "train", or "test", where every case is a test case."""
+    """How cases are split; UserError if a value is out of bounds. mode "test": every case is a test case."""
 
     mode: str = "train"
     seed: int = 0
@@ -60,33 +60,33 @@ class SplitOptions:
 
 
 def split_cases(names: Iterable[str], seed: int, test_fraction: float, val_fraction: float) -> Split:
-    """A fraction above 0 gives at least one case where there are three or more; training never goes empty."""
+    """A fraction above 0 gives at least one case if there are three or more; training always keeps one."""
     options = SplitOptions(seed=seed, test_fraction=test_fraction, val_fraction=val_fraction)
     return extend_split(Split([], [], []), names, options)
 
 
 def extend_split(split: Split, names: Iterable[str], options: SplitOptions) -> Split:
-    """`split` with the names it lacks, dealt out so that the whole comes nearest to the fractions.
+    """`split` with the names it lacks, assigned so that all cases together come nearest to the fractions.
 
     No case changes its part. The frames of one ACDC patient (patient001_frame01, patient001_frame12) stay together.
     """
     new = sorted(set(names) - set(split.names))
     if options.mode == "test":
         return Split(split.train, split.val, sorted(split.test + new))
-    parts = {patient_of(name): split.of(name) for name in split.names}
+    parts = {patient_of(name): split.part_of(name) for name in split.names}
     patients = sorted({patient_of(name) for name in new} - parts.keys())
     generator(options.seed, "splits").shuffle(patients)
-    have, total = Counter(parts.values()), len(parts) + len(patients)
-    spare = len(patients) if have["train"] else len(patients) - 1
-    tests = _missing(total, options.test_fraction, have["test"], spare)
-    vals = _missing(total, options.val_fraction, have["val"], spare - tests)
+    counts, total = Counter(parts.values()), len(parts) + len(patients)
+    available = len(patients) if counts["train"] else len(patients) - 1
+    tests = _still_needed(total, options.test_fraction, counts["test"], available)
+    vals = _still_needed(total, options.val_fraction, counts["val"], available - tests)
     for index, patient in enumerate(patients):
         parts[patient] = "test" if index < tests else "val" if index < tests + vals else "train"
 
-    def grown(part: str, kept: list[str]) -> list[str]:
-        return sorted(kept + [name for name in new if parts[patient_of(name)] == part])
+    def extended(part: str, cases: list[str]) -> list[str]:
+        return sorted(cases + [name for name in new if parts[patient_of(name)] == part])
 
-    return Split(grown("train", split.train), grown("val", split.val), grown("test", split.test))
+    return Split(extended("train", split.train), extended("val", split.val), extended("test", split.test))
 
 
 def save_split(path: Path, split: Split, options: SplitOptions) -> None:
@@ -94,31 +94,31 @@ def save_split(path: Path, split: Split, options: SplitOptions) -> None:
 
 
 def load_split(path: Path) -> Split:
-    """From the three lists, whatever else the file holds; UserError if it is missing or is not a split."""
+    """Only the three lists are required; UserError if the file is missing or is not a split."""
     return _load(path)[0]
 
 
-def kept_split(path: Path, given: dict[str, Any], resplit: bool) -> tuple[Split, SplitOptions]:
-    """The split in `path`, empty if there is none or with `resplit`, and the options for cases it lacks.
+def saved_split(path: Path, requested: dict[str, Any], resplit: bool) -> tuple[Split, SplitOptions]:
+    """The split in `path`, and the options for cases that it lacks; an empty split without a file or with `resplit`.
 
-    given: fields of SplitOptions; what is None is as saved, or else the default. UserError if they contradict
-    what is saved, unless a new split is drawn.
+    requested: fields of SplitOptions; None is the saved value, or else the default. UserError if one contradicts
+    the saved value, unless `resplit` asks for a new split.
     """
-    wanted = {name: value for name, value in given.items() if value is not None}
+    requested = {name: value for name, value in requested.items() if value is not None}
     split, saved = _load(path) if path.exists() else (Split([], [], []), {})
     if resplit:
-        return Split([], [], []), SplitOptions(**saved | wanted)
-    for name, value in wanted.items():
+        return Split([], [], []), SplitOptions(**saved | requested)
+    for name, value in requested.items():
         if saved.get(name, value) != value:
             raise UserError(
                 f"{path}: was drawn with --{name} {saved[name]}, not {value}; "
-                "give another --outpath, or --resplit to draw anew"
+                "give another --outpath, or --resplit for a new split"
             )
-    return split, SplitOptions(**saved | wanted)
+    return split, SplitOptions(**saved | requested)
 
 
 def _load(path: Path) -> tuple[Split, dict[str, Any]]:
-    """The split, and the options it was drawn with as far as the file tells."""
+    """The split, and those of its options that the file holds."""
     content = read_json(path)
     try:
         split = Split(list(content["train"]), list(content["val"]), list(content["test"]))
@@ -126,23 +126,23 @@ def _load(path: Path) -> tuple[Split, dict[str, Any]]:
         SplitOptions(**saved)
     except (KeyError, TypeError):
         raise UserError(f"{path}: is not a split; expected the lists train, val and test") from None
-    if twice := [name for name, count in Counter(split.names).items() if count > 1]:
-        raise UserError(f"{path}: lists case {twice[0]} twice; leave it in one list")
+    if duplicates := [name for name, count in Counter(split.names).items() if count > 1]:
+        raise UserError(f"{path}: lists case {duplicates[0]} twice; leave it in one list")
     return split, saved
 
 
 def split_root(folder: Path) -> Path:
-    """The folder with the splits.json that `folder` is a part of, as data/kits of data/kits/train; else `folder`."""
+    """The folder whose splits.json applies to `folder`: data/kits for data/kits/train; else `folder` itself."""
     place = folder if folder.name else folder.absolute()
-    return place.parent if place.name in PARTS and (place.parent / SPLITS).is_file() else folder
+    return place.parent if place.name in SLICE_FOLDERS and (place.parent / SPLITS).is_file() else folder
 
 
 def patient_of(case: str) -> str:
-    """patient001_frame01 and patient001_frame12 of ACDC are one patient's."""
+    """ACDC's patient001_frame01 and patient001_frame12 are of one patient."""
     return case.partition("_frame")[0]
 
 
-def _missing(total: int, fraction: float, have: int, most: int) -> int:
-    """How many of `total` a part still lacks, at most `most`."""
-    least = 1 if fraction > 0 and total >= 3 else 0
-    return max(0, min(max(round(total * fraction), least) - have, most))
+def _still_needed(total: int, fraction: float, count: int, available: int) -> int:
+    """How many of the `available` patients a part needs to reach its fraction of `total`, if it has `count`."""
+    minimum = 1 if fraction > 0 and total >= 3 else 0
+    return max(0, min(max(round(total * fraction), minimum) - count, available))

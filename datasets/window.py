@@ -1,4 +1,4 @@
-"""Intensity windows: from stored int16 to what a network sees."""
+"""Intensity windows: from stored int16 to the network's input range."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ def window_image(image: NDArray[np.int16], low: float, high: float) -> NDArray[n
 
 
 def percentiles(image: NDArray[np.int16], *percents: float) -> tuple[float, ...]:
-    """What `np.percentile` gives, in a tenth of the time; `image` is read plane by plane."""
+    """As `np.percentile`, in a tenth of the time; `image` is read plane by plane."""
     counts = np.zeros(LEVELS, np.int64)
     for plane in image:
         counts += np.bincount(np.ascontiguousarray(plane).view(np.uint16).ravel(), minlength=LEVELS)
     ends = np.cumsum(np.roll(counts, LEVELS // 2))
 
-    def ordered(rank: int) -> float:
+    def value_at(rank: int) -> float:
         return float(np.searchsorted(ends, rank, side="right")) - LEVELS // 2
 
     values = []
     for percent in percents:
         rank, part = divmod(percent / 100 * (image.size - 1), 1)
-        below, above = ordered(int(rank)), ordered(min(int(rank) + 1, image.size - 1))
+        below, above = value_at(int(rank)), value_at(min(int(rank) + 1, image.size - 1))
         values.append(below + (above - below) * part)
     return tuple(values)
 
 
 def percentile_window(image: NDArray[np.int16]) -> tuple[float, float]:
-    """(low, high) in stored units: the 0.5 and 99.5 percentiles of the whole volume, never of a slice."""
+    """(low, high) in stored units: the 0.5 and 99.5 percentiles of the volume, never of a slice."""
     low, high = percentiles(image, LOW_PERCENT, HIGH_PERCENT)
     return low, max(high, low + 1)
 
 
 def stored_window(window: tuple[float, float], scale: float, shift: float) -> tuple[float, float]:
-    """A window in physical units (HU) in the units in which an image is stored."""
+    """Converts a window from physical units (HU) to the units in which an image is stored."""
     low, high = window
     if not low < high:
         raise UserError(f"--window {low:g} {high:g}: the first number must be the lower one")
@@ -52,7 +52,7 @@ def stored_window(window: tuple[float, float], scale: float, shift: float) -> tu
 
 
 def volume_window(volume: Volume, window: tuple[float, float] | None) -> tuple[float, float]:
-    """(low, high) in stored units for a layout's or a user's window; None means the volume's percentiles."""
+    """(low, high) in stored units of a window in HU; of the volume's percentiles if `window` is None."""
     if window is None:
         return percentile_window(volume.image)
     return stored_window(window, volume.scale, volume.shift)

@@ -1,54 +1,55 @@
-"""Distillation methods, one file per family, and the tasks that the training loop runs."""
+"""Distillation methods, how they are named and combined, and the tasks that the training loop runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from distillation.specs import own_options, parse_spec, read_options, written
+from distillation.specs import MethodSpec, Option, format_option, option_types, read_factor, read_options, split_spec
 from utils.errors import UserError
-from utils.registry import lookup, match_name, plain
+from utils.registry import lookup, match_name, normalise_name
 
 if TYPE_CHECKING:
     from distillation.method import Method
     from networks.contract import Channels
 
 METHODS: dict[str, str] = {
-    "hlfd": "distillation.hierarchical:hlfd",
-    "hlfd_paper": "distillation.hierarchical:hlfd_paper",
-    "ifd": "distillation.hierarchical:ifd",
-    "hifd": "distillation.hierarchical:hifd",
-    "deep": "distillation.same_level:deep",
-    "skd": "distillation.same_level:skd",
-    "hlfd_published": "distillation.hlfd_published:HLFDPublished",
-    "kd": "distillation.logits:KD",
-    "dkd": "distillation.logits:DecoupledKD",
-    "dist": "distillation.logits:DIST",
-    "lskd": "distillation.logits:StandardisedKD",
-    "cwd": "distillation.channel_wise:cwd",
-    "cwd_features": "distillation.channel_wise:cwd_features",
-    "fitnet": "distillation.hints:FitNet",
-    "at": "distillation.same_level:at",
-    "at_paper": "distillation.attention:AttentionTransfer",
-    "ofd": "distillation.overhaul:OFD",
-    "reviewkd": "distillation.review:ReviewKD",
-    "mgd": "distillation.generative:MGD",
-    "vid": "distillation.variational:VID",
-    "ickd": "distillation.inter_channel:ICKD",
-    "sp": "distillation.similarity:SP",
-    "skd_pairwise": "distillation.similarity:PairWise",
-    "rkd": "distillation.similarity:RKD",
-    "ifvd": "distillation.class_variation:IFVD",
-    "dsd": "distillation.double_similarity:DSD",
-    "cirkd_minibatch": "distillation.cross_image:MiniBatch",
-    "cirkd": "distillation.cross_image:CIRKD",
-    "ktaad": "distillation.affinity:KTAAD",
-    "skd_holistic": "distillation.holistic:Holistic",
-    "emkd": "distillation.emkd:EMKD",
-    "best": "distillation.best:best",
+    "hlfd": "distillation.methods.hlfd:HLFD",
+    "ifd": "distillation.methods.hlfd:IFD",
+    "hifd": "distillation.methods.hlfd:HIFD",
+    "deep": "distillation.methods.hlfd:Deep",
+    "skd": "distillation.methods.hlfd:SKD",
+    "hlfd_published": "distillation.methods.hlfd_published:HLFDPublished",
+    "kd": "distillation.methods.kd:KD",
+    "dkd": "distillation.methods.dkd:DecoupledKD",
+    "dist": "distillation.methods.dist:DIST",
+    "lskd": "distillation.methods.lskd:StandardisedKD",
+    "cwd": "distillation.methods.cwd:ChannelWise",
+    "cwd_features": "distillation.methods.cwd:ChannelWiseFeatures",
+    "fitnet": "distillation.methods.fitnet:FitNet",
+    "at": "distillation.methods.at:AT",
+    "at_paper": "distillation.methods.at_paper:AttentionTransfer",
+    "ofd": "distillation.methods.ofd:OFD",
+    "reviewkd": "distillation.methods.reviewkd:ReviewKD",
+    "mgd": "distillation.methods.mgd:MGD",
+    "vid": "distillation.methods.vid:VID",
+    "ickd": "distillation.methods.ickd:ICKD",
+    "sp": "distillation.methods.sp:SP",
+    "skd_pairwise": "distillation.methods.skd_pairwise:PairWise",
+    "rkd": "distillation.methods.rkd:RKD",
+    "ifvd": "distillation.methods.ifvd:IFVD",
+    "dsd": "distillation.methods.dsd:DSD",
+    "cirkd_minibatch": "distillation.methods.cirkd:MiniBatch",
+    "cirkd": "distillation.methods.cirkd:CIRKD",
+    "ktaad": "distillation.methods.ktaad:KTAAD",
+    "skd_holistic": "distillation.methods.skd_holistic:Holistic",
+    "emkd": "distillation.methods.emkd:EMKD",
 }
 
-PUBLISHED_NAMES: dict[str, str] = {
+ALIASES: dict[str, str] = {
+    "best": "dist:10",
+    "hlfd_paper": "hlfd",
     "recursive_feedback_ours": "hlfd",
     "cat_feedback_ours": "ifd",
     "indv_feedback": "hifd",
@@ -56,68 +57,101 @@ PUBLISHED_NAMES: dict[str, str] = {
     "wo_feedback": "skd",
     "attn_kd": "at",
 }
+"""Other names: the best recipe so far (chosen with `--augment strong` and 800 steps), and those of published code."""
 
 
-def method_name(name: str) -> str:
-    """The name in `METHODS` that a forgiving or a published name means; UserError with those that exist."""
-    for published, ours in PUBLISHED_NAMES.items():
-        if plain(name) == plain(published):
-            return ours
-    return match_name("distillation method", name, METHODS)
+def parse_method(text: str) -> MethodSpec:
+    """The method that a text such as `hlfd`, `best:2` or `my.module:MyMethod:0.5,weight=2` means.
 
-
-def plain_spec(text: str, **options: Any) -> str:
-    """The same spec in one way of writing: the name in `METHODS`, and only what differs from its defaults.
-
-    options: as for `build_method`, defaults in the place of the method's own.
+    Names are those of `METHODS` and `ALIASES`, forgivingly spelt, or `package.module:Class`, which is imported: so
+    give this what a user typed, never what a file says. UserError for anything else.
     """
-    spec = parse_spec(text)
-    name = method_name(spec.name)
-    known = own_options(lookup(METHODS, "distillation method", name))
-    usual = known | read_options(name, _shared(options, known), known)
-    chosen = read_options(name, spec.options, known)
-    changed = [f"{key}={written(value)}" for key, value in chosen.items() if value != usual[key]]
-    return ",".join([name if spec.factor == 1 else f"{name}:{spec.factor:g}", *changed])
+    return parse_methods([text])[0]
 
 
-def _shared(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that were given and that a method knows."""
-    return {key: value for key, value in options.items() if key in known and value is not None}
+def parse_methods(texts: Sequence[str], **shared: Option | None) -> tuple[MethodSpec, ...]:
+    """`parse_method` of each.
+
+    shared: options, such as temperature, for every method that has them and whose text does not set them; None is not
+    given. UserError if no method has one, for a method given twice, and if there is none.
+    """
+    given = {key: format_option(value) for key, value in shared.items() if value is not None}
+    specs: dict[str, MethodSpec] = {}
+    unused = set(given)
+    for text in texts:
+        name, factor, own = _split_method(text)
+        types = option_types(_method_class(name, text))
+        unused -= types.keys()
+        chosen = read_options(name, {key: value for key, value in given.items() if key in types} | own, types)
+        values = {key: chosen.get(key, option.default) for key, option in types.items()}
+        changed = tuple(key for key, option in types.items() if values[key] != option.default)
+        spec = MethodSpec(name, factor, tuple(values.items()), changed)
+        if spec.label in specs:
+            raise UserError(f"distillation method {spec.label} is given twice: give it once, with its weight")
+        specs[spec.label] = spec
+    if not specs:
+        raise UserError(f"no distillation method is given: choose one of {', '.join(METHODS)}")
+    if unused:
+        raise UserError(f"--{min(unused)}: {', '.join(spec.name for spec in specs.values())} has no such option")
+    return tuple(specs.values())
+
+
+def _split_method(text: str) -> tuple[str, float, dict[str, str]]:
+    """(name in `METHODS` or `package.module:Class`, factor, options as texts); an alias is resolved."""
+    head, options = split_spec(text)
+    name, *factors = head.split(":")
+    exact_names = {normalise_name(exact): exact for exact in (*METHODS, *ALIASES)}
+    exact = exact_names.get(normalise_name(name))
+    if exact is None and factors and factors[0].isidentifier() and all(map(str.isidentifier, name.split("."))):
+        exact = f"{name}:{factors.pop(0)}"
+    if len(factors) > 1:
+        raise UserError(f"{text}: one weight follows the name, as in at:3.0")
+    factor = read_factor(text, factors[0]) if factors else 1.0
+    if exact in ALIASES:
+        exact, alias_factor, alias_options = _split_method(ALIASES[exact])
+        factor, options = factor * alias_factor, alias_options | options
+    return exact or match_name("distillation method", name, METHODS), factor, options
+
+
+def _method_class(name: str, text: str) -> type[Method]:
+    """The class of a name that `_split_method` gave, imported now; UserError if there is none."""
+    if name in METHODS:
+        found: type[Method] = lookup(METHODS, "distillation method", name)
+        return found
+    from distillation.method import Method
+
+    module, _, class_name = name.partition(":")
+    try:
+        method = getattr(import_module(module), class_name, None)
+    except ImportError as error:
+        raise UserError(
+            f"{text}: {module} cannot be imported ({error}); give a name of --list_methods, or package.module:Class"
+        ) from None
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise UserError(f"{text}: {module} has no class {class_name} that is a distillation.method.Method")
+    return method
+
+
+def build_method(specs: Sequence[MethodSpec], student: Channels, teacher: Channels) -> Method:
+    """The method, or the weighted sum of several, between networks of these channels."""
+    from distillation.method import Combined
+
+    parts = [
+        (spec.label, spec.factor, _method_class(spec.name, str(spec))(student, teacher, **dict(spec.options)))
+        for spec in specs
+    ]
+    _, factor, method = parts[0]
+    return method if len(parts) == 1 and factor == 1 else Combined(student, teacher, parts)
 
 
 def describe_methods() -> str:
-    """Every method with its options and their defaults, and what it is."""
+    """Every method with its options, their defaults, and what it is; then the other names."""
     lines = []
     for name in METHODS:
-        factory = lookup(METHODS, "distillation method", name)
-        lines.append(f"{name:<16} {factory.__doc__.splitlines()[0]}")
-        if options := " ".join(f"{key}={written(value)}" for key, value in own_options(factory).items()):
-            lines.append(f"{'':<16} {options}")
+        method = _method_class(name, name)
+        lines.append(f"{name:<16} {(method.__doc__ or '').splitlines()[0]}")
+        options = [f"{key}={format_option(option.default)}" for key, option in option_types(method).items()]
+        if options:
+            lines.append(f"{'':<16} {' '.join(options)}")
+    lines += [f"{alias:<16} the same as {meaning}" for alias, meaning in ALIASES.items()]
     return "\n".join(lines)
-
-
-def build_method(specs: Sequence[str], student: Channels, teacher: Channels, **options: Any) -> Method:
-    """The method that specs such as `["hlfd", "at:3.0", "cwd,layers=e4+e5"]` mean (see `distillation.specs`).
-
-    options: defaults for every method that knows them, such as temperature; None leaves each its own. UserError
-    for an unknown name, one given twice, an option that no method knows, or a value out of its range.
-    """
-    from distillation.method import Combined
-
-    unused = {key for key, value in options.items() if value is not None}
-    parts: list[tuple[str, float, Method]] = []
-    for spec in map(parse_spec, specs):
-        name = method_name(spec.name)
-        if any(name == other for other, _, _ in parts):
-            raise UserError(f"distillation method {name} is given twice: give it once, with its weight")
-        factory = lookup(METHODS, "distillation method", name)
-        known = own_options(factory)
-        unused -= known.keys()
-        chosen = read_options(name, {**_shared(options, known), **spec.options}, known)
-        parts.append((name, spec.factor, factory(student, teacher, **chosen)))
-    if not parts:
-        raise UserError(f"no distillation method is given: choose one of {', '.join(METHODS)}")
-    if unused:
-        raise UserError(f"--{min(unused)}: {', '.join(name for name, _, _ in parts)} has no such option")
-    _, factor, method = parts[0]
-    return method if len(parts) == 1 and factor == 1 else Combined(parts)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from networks.contract import resize
 
-MOST_NODES = 32
-"""Nodes along a side beyond which an affinity matrix would outgrow the networks: 512 pixels at stride 16."""
+MAX_PATCHES = 32
+"""Along a side; more would make affinity matrices larger than the networks. As many as 512 pixels at stride 16."""
 
 NORM_FLOOR = 1e-6
 """Smallest norm that a vector is divided by, so that the gradient of an all-zero one stays bounded."""
@@ -20,8 +20,8 @@ NORM_FLOOR = 1e-6
 def shrink_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
     """The mask, [B, H, W] class indices, at the size (h, w) of a map: nearest neighbour, int64 [B, h, w].
 
-    Only the pixels at the middles of the map's cells count. A lesion smaller than the stride can lie between them
-    (one of 4 x 4 pixels at stride 8), and what compares classes on that map then knows nothing of it.
+    Each pixel of the map takes the class at its centre. A lesion smaller than the stride can lie between the centres
+    (one of 4 x 4 pixels at stride 8), and does not exist for a method that compares classes on that map.
     """
     return F.interpolate(mask[:, None].float(), size=tuple(size), mode="nearest-exact")[:, 0].long()
 
@@ -38,30 +38,32 @@ def class_means(maps: Tensor, mask: Tensor, classes: int) -> tuple[Tensor, Tenso
     return sums / counts.clamp(min=1).unsqueeze(2), counts > 0
 
 
-def unit(vectors: Tensor, dim: int) -> Tensor:
+def l2_normalise(vectors: Tensor, dim: int) -> Tensor:
     """The vectors along `dim` at L2 norm 1; a vector of zeros stays one."""
     return F.normalize(vectors, dim=dim, eps=NORM_FLOOR)
 
 
 def cosine_affinity(maps: Tensor) -> Tensor:
     """The cosine of every two pixels' vectors: [B, C, h, w] -> [B, h * w, h * w]."""
-    vectors = unit(maps.flatten(2), dim=1)
+    vectors = l2_normalise(maps.flatten(2), dim=1)
     return vectors.transpose(1, 2) @ vectors
 
 
-def nodes(maps: Tensor, pool: Callable[..., Tensor] = F.avg_pool2d, patch: int = 1, most: int = MOST_NODES) -> Tensor:
-    """The maps pooled over patches of `patch` x `patch` pixels, or larger ones where more than `most` are in a row."""
-    side = max(patch, -(-max(maps.shape[2:]) // most))
+def pool_patches(
+    maps: Tensor, pool: Callable[..., Tensor] = F.avg_pool2d, patch: int = 1, max_patches: int = MAX_PATCHES
+) -> Tensor:
+    """The maps pooled over patches of `patch` x `patch` pixels, or larger ones if a side had over `max_patches`."""
+    side = max(patch, -(-max(maps.shape[2:]) // max_patches))
     return pool(maps, side, ceil_mode=True) if side > 1 else maps
 
 
 def affinity_distance(
     student: Tensor, teacher: Tensor, pool: Callable[..., Tensor] = F.avg_pool2d, patch: int = 1
 ) -> Tensor:
-    """Squared difference of two `cosine_affinity` matrices of `nodes`, mean over the batch and the pairs.
+    """Squared difference of the two maps' `cosine_affinity` of patches, mean over the batch and the pairs of patches.
 
     student, teacher: [B, C, h, w] with any C; the student's map is resized to the teacher's h and w.
     """
     student = resize(student, teacher.shape[2:])
-    s, t = (cosine_affinity(nodes(maps, pool, patch)) for maps in (student, teacher))
+    s, t = (cosine_affinity(pool_patches(maps, pool, patch)) for maps in (student, teacher))
     return F.mse_loss(s, t)

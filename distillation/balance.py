@@ -1,4 +1,4 @@
-"""Weights that give every distillation term the same pull on the student, whatever its scale."""
+"""Weights that give every distillation term the same gradient on the student, whatever its scale."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from distillation.gradients import gradient_norms
 EVERY = 25
 """Steps from one measurement to the next: each costs a backward pass for every term."""
 MEMORY = 0.7
-"""How much of the old weights a measurement keeps."""
+"""The share of its old weight that a term keeps at a measurement."""
 LARGEST = 1000.0
-"""A term that is all but satisfied is not blown up without end."""
+"""Upper bound of a weight, for terms that are almost 0."""
 
 
 class GradientBalance(nn.Module):
     """Scales each term so that its gradient's norm on the student is share / n of the segmentation loss's.
 
     n is the number of terms that reach the student; the others, such as a critic's own, stay as they are. Weights
-    are measured every `EVERY` steps and smoothed. The idea of Z. Chen,
-    V. Badrinarayanan, C.-Y. Lee, A. Rabinovich: GradNorm, ICML 2018 (arXiv 1711.02257), with the weights set
-    rather than trained. They undo the weights that a method gives its own terms.
+    are measured every `EVERY` steps and smoothed. They replace the weights that a method gives its own terms. After
+    Z. Chen, V. Badrinarayanan, C.-Y. Lee, A. Rabinovich: GradNorm, ICML 2018 (arXiv 1711.02257), whose weights are
+    trained, not set.
     """
 
     def __init__(self, share: float) -> None:
@@ -37,7 +37,7 @@ class GradientBalance(nn.Module):
     def forward(
         self, segmentation: Mapping[str, Tensor], terms: dict[str, Tensor], student: Sequence[nn.Parameter]
     ) -> dict[str, Tensor]:
-        """The terms with their weights; outside of training the last ones, without a measurement."""
+        """The weighted terms; outside of training by the last measured weights."""
         if self.training and torch.is_grad_enabled():
             if self.steps % EVERY == 0:
                 self._measure(segmentation, terms, student)
@@ -47,16 +47,20 @@ class GradientBalance(nn.Module):
     def _measure(
         self, segmentation: Mapping[str, Tensor], terms: dict[str, Tensor], student: Sequence[nn.Parameter]
     ) -> None:
-        together = {"segmentation": torch.stack(list(segmentation.values())).sum(), **terms}
-        norms = {term: float(of["all"]) for term, of in gradient_norms(together, {"all": student}).items()}
+        losses = {"segmentation": torch.stack(list(segmentation.values())).sum(), **terms}
+        norms = {term: float(group["all"]) for term, group in gradient_norms(losses, {"all": student}).items()}
         if not all(map(math.isfinite, norms.values())):
-            return  # Half precision overflows now and then, and what is smoothed would never forget it.
+            return  # Half precision overflows now and then, and a smoothed weight would stay infinite.
         total = self.share * norms.pop("segmentation")
         reaching = {term: norm for term, norm in norms.items() if norm > 0}
         for term, norm in reaching.items():
             scale = min(total / len(reaching) / norm, LARGEST)
             before = self.scales.get(term, scale)
             self.scales[term] = MEMORY * before + (1 - MEMORY) * scale
+
+    def measure_next(self) -> None:
+        """Measure in the next step, whenever the last time was."""
+        self.steps = 0
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"steps": self.steps, "scales": dict(self.scales)}

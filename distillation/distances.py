@@ -8,15 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distillation.fourth_powers import sum_of_fourth_powers
 from networks.contract import resize
-
-
-def concatenate(maps: Sequence[Tensor]) -> Tensor:
-    """Several maps as one: their channels side by side, at the size of the smallest."""
-    if len(maps) == 1:
-        return maps[0]
-    smallest = min((m.shape[2:] for m in maps), key=lambda size: size[0] * size[1])
-    return torch.cat([resize(m, smallest) for m in maps], dim=1)
 
 
 def mean_activity(maps: Tensor, size: Sequence[int]) -> Tensor:
@@ -34,40 +27,8 @@ def attention_map(maps: Tensor, size: Sequence[int]) -> Tensor:
         maps = resize(maps, size)
     high, low = (extreme(maps.detach(), dim=(1, 2, 3), keepdim=True) for extreme in (torch.amax, torch.amin))
     peak = torch.maximum(high, -low)
-    power = _sum_of_fourth_powers(maps / peak.where(peak > 0, 1), size)
+    power = sum_of_fourth_powers(maps / peak.where(peak > 0, 1), size)
     return F.normalize(power.flatten(1), dim=1)
-
-
-def _sum_of_fourth_powers(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """[B, C, h, w], resized to (H, W) -> [B, H, W], without ever holding all channels at that size.
-
-    Columns are resized first. A row of the result is v a + w b of two neighbouring rows, and the sum of
-    (v a + w b)^4 over the channels follows from the sums of a^4, a^3 b, a^2 b^2, a b^3 and b^4.
-    """
-    height, rows = maps.shape[2], size[0]
-    maps = resize(maps, (height, size[1]))
-    square = maps.square()
-    fourth = square.square().sum(dim=1)
-    if rows == height:
-        return fourth
-    if height == 1:
-        return fourth.expand(-1, rows, -1)
-    place = (
-        torch.arange(rows, dtype=maps.dtype, device=maps.device)
-        .add(0.5)
-        .mul(height / rows)
-        .sub(0.5)
-        .clamp(0, height - 1)
-    )
-    upper = place.long().clamp(max=height - 2)
-    w = (place - upper)[:, None]
-    v = 1 - w
-    product = maps[:, :, :-1] * maps[:, :, 1:]
-    third = (square[:, :, :-1] * product).sum(dim=1)[:, upper]
-    mixed = product.square().sum(dim=1)[:, upper]
-    first = (product * square[:, :, 1:]).sum(dim=1)[:, upper]
-    total: Tensor = v**4 * fourth[:, upper] + w**4 * fourth[:, upper + 1]
-    return total + 4 * v**3 * w * third + 6 * (v * w) ** 2 * mixed + 4 * v * w**3 * first
 
 
 def attention_distance(student: Tensor, teacher: Tensor, size: Sequence[int]) -> Tensor:

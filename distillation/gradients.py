@@ -1,4 +1,4 @@
-"""How strongly each term of a loss pulls at a network."""
+"""How large the gradient of each term of a loss is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 Groups = Mapping[str, Sequence[nn.Parameter]]
 
 SCALE = 2.0**14
-"""Times a term before its backward pass: what float16 would flush to 0 stays, and a power of two is exact."""
+"""Factor of a term in its backward pass, so that small gradients are not 0 in float16; a power of two is exact."""
 
 
 def gradient_norms(terms: Mapping[str, Tensor], groups: Groups) -> dict[str, dict[str, Tensor]]:
@@ -23,15 +23,15 @@ def gradient_norms(terms: Mapping[str, Tensor], groups: Groups) -> dict[str, dic
 
 def _norms(value: Tensor, groups: Groups, scale: float) -> dict[str, Tensor]:
     parameters = [parameter for group in groups.values() for parameter in group]
-    found = (
+    gradients = (
         torch.autograd.grad(scale * value, parameters, retain_graph=True, allow_unused=True)
         if value.requires_grad
         else [None] * len(parameters)
     )
-    of_each = iter(value.new_zeros(()) if g is None else (g.float() / scale).square().sum() for g in found)
-    norms = {name: torch.stack([next(of_each) for _ in group]).sum().sqrt() for name, group in groups.items()}
+    squares = iter(value.new_zeros(()) if g is None else (g.float() / scale).square().sum() for g in gradients)
+    norms = {name: torch.stack([next(squares) for _ in group]).sum().sqrt() for name, group in groups.items()}
     if scale != 1 and not all(norm.isfinite() for norm in norms.values()):
-        return _norms(value, groups, 1.0)  # the scaled gradient was too large for float16
+        return _norms(value, groups, 1.0)  # The scaled gradient was too large for float16.
     return norms
 
 

@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from distillation.method import Method, added, times
-from distillation.stages import check_layers, stage
-from networks.contract import Channels, Features
+from distillation.method import Method, join_terms, weighted
+from distillation.stages import Layers
+from networks.contract import Channels, Features, resize
 from utils.batch import Batch
+from utils.numbers import NonNegative
 
 
 class Layerwise(Method):
-    """`weight` times the sum over `layers` of `distance`. A subclass names it and says what it is."""
+    """`weight` times the sum over `layers` of `distance`. A subclass gives the defaults of both."""
 
-    symbol: str
+    layers: Layers
+    weight: NonNegative
+    symbol: ClassVar[str]
     """The distance's name in the equation."""
 
-    def __init__(self, student: Channels, teacher: Channels, layers: Sequence[str], weight: float) -> None:
-        """layers: names of stages, as in `distillation.stages.STAGES`; UserError for any other."""
-        super().__init__()
-        self.layers = check_layers(layers)
-        self.weight = weight
+    def __init__(self, student: Channels, teacher: Channels, **options: Any) -> None:
+        super().__init__(student, teacher, **options)
+        self.transforms = nn.ModuleDict()
+        for layer in self.layers:
+            transform = self.transform(student.stage(layer).channels, teacher.stage(layer).channels)
+            if transform is not None:
+                self.transforms[layer] = transform
+
+    def transform(self, inputs: int, outputs: int) -> nn.Module | None:
+        """What brings the student's map to the teacher's channels and is trained; the map is resized after it.
+
+        None: `distance` gets the student's map as it is.
+        """
+        return None
 
     def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The unweighted distance of this stage's maps, [B, C, h, w] and [B, C', h', w'], a scalar."""
+        """The unweighted distance of this stage's maps, [B, C, h, w] and [B, C', h', w'], a scalar.
+
+        With a `transform` both are [B, C', h', w'].
+        """
         raise NotImplementedError
 
     def forward(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
-        return {
-            layer: self.weight * self.distance(layer, stage(student, layer), stage(teacher, layer))
-            for layer in self.layers
-        }
+        terms = {}
+        for layer in self.layers:
+            s, t = student.stage(layer), teacher.stage(layer)
+            if layer in self.transforms:
+                s = resize(self.transforms[layer](s), t.shape[2:])
+            terms[layer] = self.weight * self.distance(layer, s, t)
+        return terms
 
     def equation(self) -> str:
         terms = [f"{self.symbol}(t_{layer} -> s_{layer})" for layer in self.layers]
-        return times(self.weight, added(terms))
+        return weighted(self.weight, join_terms(terms))

@@ -3,46 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from networks.contract import Features, SegmentationNetwork
+from distillation.teacher import Teacher
+from networks.contract import Channels, Features
 from utils.batch import Batch
 
 
 class Method(nn.Module):
     """Compares the student's features with the teacher's, in float32 with autocast off.
 
-    What a method learns are its parameters: trained and checkpointed, never exported with the student.
+    Its options are annotated class attributes with their defaults, as `weight: NonNegative = 1.0`. What it learns are
+    its parameters: trained and checkpointed, never exported with the student.
     """
 
     focal_detached: bool = False
+    """Whether the focal loss's factor (1 - p_t)^2 passes no gradient, as in the published code."""
+
+    def __init__(self, student: Channels, teacher: Channels, **options: Any) -> None:
+        super().__init__()
+        self.student_channels, self.teacher_channels = student, teacher
+        for name, value in options.items():
+            if not hasattr(type(self), name):
+                raise TypeError(f"{type(self).__name__} has no option {name}")
+            setattr(self, name, value)
 
     def forward(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
         """Terms of the loss, each a scalar with its weight already in it."""
         raise NotImplementedError
 
     def equation(self) -> str:
-        """The weighted sum that `forward` returns, for people: s_e1 is the student's, t_e1 the teacher's."""
+        """The weighted sum that `forward` returns, as text: s_e1 is the student's stage e1, t_e1 the teacher's."""
         raise NotImplementedError
 
-    def definition(self) -> str:
-        """The equation, and every plain value that this method and its parts hold: tells two versions apart."""
-        held = [
-            f"{name}={value}"
-            for part in self.modules()
-            if isinstance(part, Method)
-            for name, value in sorted(vars(part).items())
-            if isinstance(value, bool | int | float | str) and name != "training"
-        ]
-        return "; ".join([self.equation(), *held])
-
-    def prepare(self, teacher: SegmentationNetwork, loader: Iterable[Batch]) -> None:
+    def prepare(self, teacher: Teacher, loader: Iterable[Batch]) -> None:
         """Called once, before the first step."""
 
     def extra_optimizers(self) -> list[Optimizer]:
-        """Optimisers of its own, stepped beside the student's."""
+        """Optimisers of its own, stepped along with the student's."""
         return []
 
     def after_step(self) -> None:
@@ -52,11 +53,12 @@ class Method(nn.Module):
 class Combined(Method):
     """The weighted sum of several methods; each term's name begins with its method's."""
 
-    def __init__(self, methods: Sequence[tuple[str, float, Method]]) -> None:
-        super().__init__()
-        self.parts = list(methods)
-        self.methods = nn.ModuleDict({name: method for name, _, method in methods})
-        self.focal_detached = any(method.focal_detached for _, _, method in methods)
+    def __init__(self, student: Channels, teacher: Channels, parts: Sequence[tuple[str, float, Method]]) -> None:
+        """parts: of each method its name, its weight and the method."""
+        super().__init__(student, teacher)
+        self.parts = list(parts)
+        self.methods = nn.ModuleDict({name: method for name, _, method in parts})
+        self.focal_detached = any(method.focal_detached for _, _, method in parts)
 
     def forward(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
         return {
@@ -66,9 +68,9 @@ class Combined(Method):
         }
 
     def equation(self) -> str:
-        return " + ".join(times(weight, f"[{method.equation()}]") for _, weight, method in self.parts)
+        return " + ".join(weighted(weight, f"[{method.equation()}]") for _, weight, method in self.parts)
 
-    def prepare(self, teacher: SegmentationNetwork, loader: Iterable[Batch]) -> None:
+    def prepare(self, teacher: Teacher, loader: Iterable[Batch]) -> None:
         for _, _, method in self.parts:
             method.prepare(teacher, loader)
 
@@ -80,11 +82,11 @@ class Combined(Method):
             method.after_step()
 
 
-def added(terms: Sequence[str]) -> str:
-    """The sum of terms in an equation, in brackets where a weight before it would not read as one of all of it."""
+def join_terms(terms: Sequence[str]) -> str:
+    """The sum of an equation's terms, in brackets where that is needed to put a weight before it."""
     return f"({' + '.join(terms)})" if len(terms) > 1 or terms[0][0].isdigit() else terms[0]
 
 
-def times(weight: float, term: str) -> str:
-    """`weight term` in an equation; a weight of 1 goes without saying."""
+def weighted(weight: float, term: str) -> str:
+    """`weight term` in an equation; a weight of 1 is left out."""
     return term if weight == 1 else f"{weight:g} {term}"

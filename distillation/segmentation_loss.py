@@ -7,7 +7,7 @@ from torch import Tensor
 
 from utils.batch import has_mask
 
-OVER_SLICE = (1, 2, 3)
+SLICE_DIMS = (1, 2, 3)
 
 
 def segmentation_loss(logits: Tensor, mask: Tensor, detached: bool = False) -> dict[str, Tensor]:
@@ -19,23 +19,23 @@ def segmentation_loss(logits: Tensor, mask: Tensor, detached: bool = False) -> d
     S.-A. Ahmadi: V-Net, 3DV 2016).
     Slices whose mask is `UNLABELLED` count in neither; where all are, both terms and their gradients are 0.
     """
-    # Weights of whole slices, 0 or 1: picking the labelled ones would make the host wait for a GPU.
+    # Weights of 0 or 1: indexing with `labelled` would make the host wait for a GPU.
     labelled = has_mask(mask)
     weights = labelled.float()
     log_p = F.log_softmax(logits.float(), dim=1)
     target = (mask * labelled[:, None, None]).long().unsqueeze(1)
     log_pt = log_p.gather(1, target)
     pt = log_pt.exp()
-    focal_of_slices = -((1 - (pt.detach() if detached else pt)).square() * log_pt).mean(OVER_SLICE)
-    focal = (weights * focal_of_slices).sum() / weights.sum().clamp(min=1)
+    slice_focal = -((1 - (pt.detach() if detached else pt)).square() * log_pt).mean(SLICE_DIMS)
+    focal = (weights * slice_focal).sum() / weights.sum().clamp(min=1)
 
     foreground = target > 0
-    overlap = (weights * (pt * foreground).sum(OVER_SLICE)).sum()
-    total = (weights * (log_p[:, 1:].exp().sum(OVER_SLICE) + foreground.sum(OVER_SLICE))).sum()
+    overlap = (weights * (pt * foreground).sum(SLICE_DIMS)).sum()
+    total = (weights * (log_p[:, 1:].exp().sum(SLICE_DIMS) + foreground.sum(SLICE_DIMS))).sum()
     dice = (2 * overlap + 1) / (total + 1)
     return {"focal": 0.5 * focal, "dice": 0.5 * (1 - dice)}
 
 
 def segmentation_equation(detached: bool = False) -> str:
-    """What `segmentation_loss` adds up, for people."""
+    """The sum of `segmentation_loss` as text."""
     return f"0.5 focal{' (p_t detached)' if detached else ''} + 0.5 (1 - Dice)"

@@ -1,101 +1,128 @@
-"""Methods on the command line: `NAME[:FACTOR][,OPTION=VALUE...]`, as in `cwd:0.5,layers=e4+e5,temperature=2`."""
+"""Methods as one types them: `NAME[:FACTOR][,OPTION=VALUE...]`, as in `cwd:0.5,layers=e4+e5,temperature=2`."""
 
 from __future__ import annotations
 
+import argparse
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from inspect import signature
-from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from utils.errors import UserError
+from utils.numbers import float_in, int_from
+
+if TYPE_CHECKING:
+    from distillation.method import Method
 
 Option = bool | int | float | str | tuple[str, ...]
 
-POSITIVE = ("temperature", "grid", "width", "pixel_memory", "region_memory", "granularity", "steps")
-"""Options that divide or count what must be there; every other number may be 0."""
-SHARES = ("masked",)
-"""Options that lie below 1."""
-
 
 @dataclass(frozen=True)
-class Spec:
-    """What one word of `--kd` says: factor scales all of the method's own weights."""
+class MethodSpec:
+    """A method with its options; factor scales all of its weights.
+
+    options: all of them, as (name, value); changed: the names of those that differ from the method's defaults.
+    """
 
     name: str
     factor: float
-    options: Mapping[str, str]
+    options: tuple[tuple[str, Option], ...]
+    changed: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """The shortest text that means this spec."""
+        name = self.name if self.factor == 1 else f"{self.name}:{format_option(self.factor)}"
+        return ",".join([name, *(_assignment(key, value) for key, value in self.options if key in self.changed)])
+
+    def definition(self) -> str:
+        """Every option with its value: differs between two versions of a method's defaults."""
+        return ",".join(
+            [f"{self.name}:{format_option(self.factor)}", *(_assignment(*option) for option in self.options)]
+        )
+
+    @property
+    def label(self) -> str:
+        """The method's name as a part of other names: of a class `package.module:Class` only the class."""
+        return self.name.rpartition(":")[2]
 
 
-def parse_spec(text: str) -> Spec:
-    """UserError unless the factor is a positive number and every option reads NAME=VALUE."""
-    head, *rest = text.split(",")
-    name, colon, factor = head.partition(":")
+class OptionType(NamedTuple):
+    """read raises argparse.ArgumentTypeError for a text that is no value of the option."""
+
+    default: Option
+    read: Callable[[str], Option]
+
+
+def split_spec(text: str) -> tuple[str, dict[str, str]]:
+    """(`NAME[:FACTOR]`, {option: value}) of a text; UserError unless every option reads NAME=VALUE."""
+    head, *assignments = text.split(",")
     options = {}
-    for word in rest:
-        key, equals, value = word.partition("=")
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
         if not (key.strip() and equals and value):
             raise UserError(f"{text}: options follow the name as OPTION=VALUE, as in kd,temperature=2")
         options[key.strip()] = value
-    return Spec(name, _factor(text, factor) if colon else 1.0, options)
+    return head.strip(), options
 
 
-def _factor(spec: str, text: str) -> float:
+def read_factor(text: str, factor: str) -> float:
+    """The weight after the colon in the method spec `text`; UserError unless it is a positive number."""
     try:
-        factor = float(text)
+        value = float(factor)
     except ValueError:
-        factor = 0.0
-    if not 0 < factor < inf:
-        raise UserError(f"{spec}: the weight after the colon must be a positive number, as in at:3.0")
-    return factor
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise UserError(f"{text}: the weight after the colon must be a positive number, as in at:3.0")
+    return value
 
 
-def own_options(factory: Callable[..., Any]) -> dict[str, Option]:
-    """What a method lets be chosen, with its defaults: the keywords of its factory that are plain values."""
-    return {
-        name: parameter.default
-        for name, parameter in signature(factory).parameters.items()
-        if isinstance(parameter.default, bool | int | float | str)
-        or (
-            isinstance(parameter.default, tuple)
-            and parameter.default
-            and all(isinstance(each, str) for each in parameter.default)
-        )
-    }
+def option_types(method: type[Method]) -> dict[str, OptionType]:
+    """A method's options: its annotated attributes that have a default, class variables aside."""
+    from distillation.method import Method
+
+    of_every_method = get_type_hints(Method)
+    options = {}
+    for name, hint in get_type_hints(method, include_extras=True).items():
+        read = get_args(hint)[1] if get_origin(hint) is Annotated else READERS.get(hint)
+        if read is not None and hasattr(method, name) and name not in of_every_method:
+            options[name] = OptionType(getattr(method, name), read)
+    return options
 
 
-def read_options(method: str, given: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Option]:
-    """The given options in the types of the known ones; UserError for an unknown one or a wrong value."""
+def read_options(method: str, texts: Mapping[str, str], types: Mapping[str, OptionType]) -> dict[str, Option]:
+    """The given options in their types; UserError for an unknown one or a wrong value."""
     values = {}
-    for key, value in given.items():
-        if key not in known:
-            choices = ", ".join(f"{name}={written(default)}" for name, default in known.items())
+    for key, text in texts.items():
+        if key not in types:
+            choices = ", ".join(_assignment(name, option.default) for name, option in types.items())
             raise UserError(f"{method} has no option {key}; it has {choices or 'none'}")
-        values[key] = _read(f"{method},{key}={written(value)}", key, value, known[key])
+        try:
+            values[key] = types[key].read(text)
+        except argparse.ArgumentTypeError as error:
+            raise UserError(f"{method},{key}={text}: {error}") from None
     return values
 
 
-def written(value: Any) -> str:
-    """An option's value as one types it."""
-    return "+".join(value) if isinstance(value, tuple | list) else str(value)
+def format_option(value: Any) -> str:
+    """An option's value as one types it, in its shortest form."""
+    return "+".join(value) if isinstance(value, tuple | list) else str(value).removesuffix(".0")
 
 
-def _read(told: str, key: str, value: Any, default: Option) -> Option:
-    if isinstance(default, tuple):
-        return tuple(value.split("+")) if isinstance(value, str) else tuple(value)
-    if isinstance(default, str):
-        return str(value)
-    if isinstance(default, bool):
-        truth = {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
-        if truth is None:
-            raise UserError(f"{told}: must be true or false")
-        return truth
-    try:
-        number = type(default)(value)
-    except (TypeError, ValueError):
-        raise UserError(f"{told}: must be a {'whole ' * isinstance(default, int)}number") from None
-    if not 0 <= number < inf or (key in POSITIVE and number == 0):
-        raise UserError(f"{told}: must be {'a' if key in POSITIVE else '0 or a'} positive number")
-    if key in SHARES and number >= 1:
-        raise UserError(f"{told}: must be below 1")
-    return number
+def _assignment(key: str, value: Option) -> str:
+    return f"{key}={format_option(value)}"
+
+
+def _read_bool(text: str) -> bool:
+    if (value := {"true": True, "1": True, "false": False, "0": False}.get(text.lower())) is None:
+        raise argparse.ArgumentTypeError(f"must be true or false, not {text}")
+    return value
+
+
+READERS: dict[Any, Callable[[str], Option]] = {
+    bool: _read_bool,
+    int: int_from(0),
+    float: float_in(0),
+    str: str,
+    tuple[str, ...]: lambda text: tuple(text.split("+")),
+}
+"""How an option is read whose annotation gives no reader of its own, as `Positive` does."""

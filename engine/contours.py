@@ -18,13 +18,13 @@ def grey_picture(image: NDArray[np.int16], window: tuple[float, float], zoom: in
     """uint8 [H * zoom, W * zoom, 3] of a slice [H, W] seen through a window."""
     low, high = window
     grey = ((np.clip(image, low, high) - low) / (high - low) * 255).astype(np.uint8)
-    return np.repeat(_enlarged(grey, zoom)[..., None], 3, axis=2)
+    return np.repeat(_enlarge(grey, zoom)[..., None], 3, axis=2)
 
 
 def draw_contours(picture: Picture, labels: NDArray[np.uint8], colour: tuple[int, int, int], zoom: int = 1) -> Picture:
     """The picture with the inner outline of every class in labels [H, W], about half a source pixel wide."""
     drawn = picture.copy()
-    large = _enlarged(labels, zoom)
+    large = _enlarge(labels, zoom)
     for value in np.unique(large[large > 0]):
         region = large == value
         drawn[region & ~ndimage.binary_erosion(region, iterations=max(1, round(zoom / 2)))] = colour
@@ -43,5 +43,5 @@ def montage(pictures: Sequence[Picture], columns: int) -> Picture:
     return np.concatenate(rows, axis=0)
 
 
-def _enlarged(image: NDArray[np.uint8], zoom: int) -> NDArray[np.uint8]:
+def _enlarge(image: NDArray[np.uint8], zoom: int) -> NDArray[np.uint8]:
     return np.repeat(np.repeat(image, zoom, axis=0), zoom, axis=1)

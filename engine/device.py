@@ -25,7 +25,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_workers(asked: int | None) -> int:
-    """Loading processes: as asked, else one for each core up to eight, none where there are only two."""
+    """Loading processes: as asked, else one per core up to eight, and none on one or two cores."""
     if asked is not None:
         return asked
     cores = usable_cores()
@@ -50,7 +50,7 @@ class Precision:
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """What a result depends on besides the code: saved with every checkpoint and summary."""
+    """Versions and hardware that a result depends on, for checkpoints and summaries."""
     if device.type == "cuda":
         processor = torch.cuda.get_device_name(device)
     else:

@@ -1,137 +1,200 @@
-"""Command lines: the parser and the flags that entry points share. Nothing heavy is imported for `--help`."""
+"""What a user chooses, as frozen dataclasses: made once from the command line, never changed after that.
+
+Nothing heavy is imported, for `--help` should answer at once.
+"""
 
 from __future__ import annotations
 
-import argparse
-import math
-import sys
-from collections.abc import Callable, Sequence
+import re
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Literal
 
+from distillation.specs import MethodSpec
+from networks import file_label
 from utils.errors import UserError
+from utils.numbers import NonNegative, NonNegativeInt, Number, Positive, PositiveInt, Share
+from utils.options import option
+
+KDSchedule = Literal["constant", "warmup", "decay"]
+Window = tuple[Number, Number]
+"""(low, high) in HU for CT, in the image's own units for MR."""
 
 
-class Parser(argparse.ArgumentParser):
-    """Flags are known with dashes and with underscores; a usage error is one line, as every other error."""
+@dataclass(frozen=True)
+class DataOptions:
+    """data
 
-    def __init__(self, description: str | None, **options: Any) -> None:
-        super().__init__(
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-            **options,
-        )
+    None stands for the teacher's choice, or, without a teacher, the data set's own.
+    """
 
-    def parse_known_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        spelled = [_underscored(word) for word in (sys.argv[1:] if args is None else args)]
-        return super().parse_known_args(spelled, namespace)
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help lists the options)")
-
-
-def _underscored(word: str) -> str:
-    if not word.startswith("--"):
-        return word
-    flag, equals, value = word.partition("=")
-    return "--" + flag[2:].replace("-", "_") + equals + value
-
-
-def whole(least: int) -> Callable[[str], int]:
-    """An argparse type: a whole number, `least` or more."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, not {text}")
-        return value
-
-    return parse
-
-
-def real(least: float = -math.inf, *, above: float = -math.inf, below: float = math.inf) -> Callable[[str], float]:
-    """An argparse type: a finite number within these bounds."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not (math.isfinite(value) and least <= value and above < value < below):
-            bounds = [
-                f"at least {least:g}" if least > -math.inf else "",
-                f"above {above:g}" if above > -math.inf else "",
-            ]
-            bounds += [f"below {below:g}" if below < math.inf else ""]
-            limits = " and ".join(bound for bound in bounds if bound)
-            raise argparse.ArgumentTypeError(f"must be a number {limits}".rstrip() + f", not {text}")
-        return value
-
-    return parse
-
-
-def data_options(parser: Parser, *, inherited: bool = False) -> None:
-    """What to train on. With `inherited`, what is left out comes from the teacher's checkpoint."""
-    source = " (default: the teacher's)" if inherited else ""
-    add = parser.add_argument_group("data").add_argument
-    add("--dataset", help="kits, lits, acdc, heart or msd" + (source or " (default: kits)"))
-    add("--task", help="organ, tumor, all, or a name of the data" + (source or " (default: tumor)"))
-    add(
-        "--train_data_path", type=Path,
-        help="slices that SliceMaker wrote (default: data/<dataset> in the repository, not in the current folder, or "
-        "train in it)",
-    )  # fmt: skip
-    add("--test_data_path", type=Path, help="slices to test on (default: data/<dataset> likewise, or test in it)")
-    add("--val_fraction", type=real(0, below=1), default=0.1, help="cases to validate on, where none were set apart")
-    add("--size", type=whole(0), help="slices are resized to SIZE x SIZE; 0 keeps them" + source)
-    add("--crop", type=whole(0), help="pixels a side that the network sees; 0 for all" + source)
-    add("--window", type=real(), nargs=2, metavar=("LO", "HI"), help="intensity window, HU for CT" + source)
-    add("--augment", choices=["none", "paper", "strong"], default="paper", help="default: paper")
-
-
-def training_options(parser: Parser, *, epochs: int) -> None:
-    """How to train. `epochs` is the published number."""
-    group = parser.add_argument_group("training")
-    add = group.add_argument
-    add("--mode", choices=["train", "test"], default="train", help="test: score best.ckpt")
-    add("--checkpoint_path", type=Path, help="folder to write to (default: checkpoints/<run>)")
-    length = group.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=whole(1), default=epochs, help=f"default: {epochs}")
-    length.add_argument("--steps", type=whole(1), help="so many optimiser steps instead of epochs")
-    add("--batch_size", type=whole(1), default=8, help="default: 8")
-    add("--lr", type=real(above=0), default=1e-3, help="Adam's first learning rate (default: 1e-3)")
-    add("--seed", type=whole(0), default=0, help="default: 0")
-    add(
-        "--val_every",
-        type=whole(1),
-        help="epochs, or steps, from one validation to the next (default: 1, or STEPS / 4)",
+    dataset: str | None = option(None, "kits, lits, acdc, heart or msd (default: kits; to distil, the teacher's)")
+    task: str | None = option(None, "organ, tumor, all, ... (default: tumor; to distil, the teacher's)")
+    train_data_path: Path | None = option(
+        None, "slices that SliceMaker wrote (default: data/<dataset> in the repository, or train in it)", identity=False
     )
-    add("--patience", type=whole(0), default=0, help="stop after so many validations without a better score (0: never)")
-    add("--resume", action="store_true", help="go on from last.ckpt")
-    add("--pretrained", nargs="?", const="imagenet", help="ImageNet weights, or a file of weights")
-    add("--amp", choices=["auto", "off", "bf16", "fp16"], default="auto", help="mixed precision (auto: on GPUs)")
-    add("--workers", type=whole(0), help="loading processes (default: by the number of cores)")
-    device_option(parser)
-
-
-def device_option(parser: Parser) -> None:
-    """Where to compute."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-
-
-def prediction_options(parser: Parser) -> None:
-    """How a checkpoint is used."""
-    parser.add_argument("--ckpt", type=Path, required=True, help="a checkpoint of train.py or train_kd.py")
-    parser.add_argument(
-        "--threshold",
-        type=real(0, below=1),
-        help="foreground where its probability is higher (default: likeliest class)",
+    test_data_path: Path | None = option(
+        None, "slices to test on (default: data/<dataset> in the repository, or test in it)", identity=False
     )
-    parser.add_argument("--batch_size", type=whole(1), default=8, help="slices at once (default: 8)")
-    device_option(parser)
+    val_fraction: Share = option(0.1, "share of the cases to validate on, where none were set apart")
+    size: NonNegativeInt | None = option(
+        None, "slices are resized to SIZE x SIZE; 0 keeps them (default: 512; to distil, the teacher's)"
+    )
+    crop: NonNegativeInt | None = option(
+        None, "pixels a side that the network sees; 0 for all (default: 3/4 of SIZE; to distil, the teacher's)"
+    )
+    window: Window | None = option(
+        None, "intensity window, HU for CT (default: the data's; to distil, the teacher's)", metavar=("LO", "HI")
+    )
+    augment: Literal["none", "paper", "strong"] = option("paper", "augmentation of training slices")
+
+    def __post_init__(self) -> None:
+        if self.window is not None and self.window[0] >= self.window[1]:
+            raise UserError(f"--window {self.window[0]:g} {self.window[1]:g}: the first number must be the lower one")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """training: for how long, how fast and where
+
+    The steps that epochs, steps and val_every become are part of a run's identity (`Schedule`), not these themselves.
+    """
+
+    mode: Literal["train", "test"] = option("train", "test: score best.ckpt", identity=False)
+    checkpoint_path: Path | None = option(None, "folder to write to (default: checkpoints/<run>)", identity=False)
+    epochs: PositiveInt = option(100, "passes over the training slices", identity=False, exclusive="length")
+    steps: PositiveInt | None = option(None, "optimiser steps, in place of epochs", identity=False, exclusive="length")
+    batch_size: PositiveInt = option(8, "slices in a batch")
+    lr: Positive = option(1e-3, "Adam's first learning rate, which falls to 1e-6 with every step")
+    seed: NonNegativeInt = option(0, "of weights, order and augmentation")
+    val_every: PositiveInt | None = option(
+        None,
+        "epochs, or with --steps steps, between validations (default: 1, or STEPS / 4)",
+        identity=False,
+    )
+    patience: NonNegativeInt = option(0, "validations without a better one to stop after; 0: never")
+    resume: bool = option(False, "continue from last.ckpt", identity=False)
+    pretrained: str | None = option(None, "ImageNet weights, or a file of weights", nargs="?", const="imagenet")
+    amp: Literal["auto", "off", "bf16", "fp16"] = option("auto", "mixed precision; auto: on GPUs")
+    workers: NonNegativeInt | None = option(
+        None, "processes that load slices (default: by the number of cores)", identity=False
+    )
+    device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps", identity=False)
+
+    def pretrained_weights(self) -> bool | Path:
+        """What `networks.build` takes: whether ImageNet's, or which file's."""
+        return self.pretrained == "imagenet" if self.pretrained in (None, "imagenet") else Path(str(self.pretrained))
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """network"""
+
+    model: str | None = option(None, "raunet, resnet_18, smp/fpn/mit_b1, ... (default: raunet)")
+
+
+@dataclass(frozen=True)
+class StudentOptions:
+    """student"""
+
+    smodel: str | None = option(None, "resnet_18, malunet, smp/fpn/mit_b1, ... (default: resnet_18)")
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """methods: what the student learns from the teacher"""
+
+    kd: tuple[str, ...] = option((), "methods to add up (default: hlfd)", metavar="METHOD[:WEIGHT][,OPTION=VALUE]")
+    loss_type: str | None = option(None, "one method, by its published name or ours")
+    alpha: NonNegative | None = option(None, "weight of HLFD's pixel terms, or another method's alpha")
+    beta: NonNegative | None = option(None, "weight of HLFD's feature terms, or another method's beta")
+    temperature: Positive | None = option(None, "of softened predictions (default: each method's own)")
+    layers: tuple[str, ...] | None = option(None, "stages to compare (default: each method's own)", metavar="STAGE")
+
+    def specs(self) -> tuple[MethodSpec, ...]:
+        """The methods, each with its options; UserError for an unknown one, or an option that no method has."""
+        from distillation import parse_methods
+
+        if self.kd and self.loss_type:
+            raise UserError("--kd and --loss_type name the same thing; give one of them")
+        if joined := [text for text in self.kd if "/" in text]:
+            raise UserError(
+                f"--kd {joined[0]}: methods are separated by spaces here, as in --kd kd at:0.5; balance, schedule and "
+                "unlabelled are options, --balance, --kd_schedule and --unlabelled"
+            )
+        shared = {"alpha": self.alpha, "beta": self.beta, "temperature": self.temperature, "layers": self.layers}
+        return parse_methods(self.kd or (self.loss_type or "hlfd",), **shared)
+
+
+@dataclass(frozen=True)
+class DistillationOptions:
+    """distillation: from which teacher, and how the methods act"""
+
+    tckpt: Path = option(MISSING, "the teacher's checkpoint", identity=False)
+    kd_schedule: KDSchedule = option(
+        "constant", "the distillation's weight: constant, up in the first quarter, or down to 0"
+    )
+    balance: NonNegative = option(
+        0.0,
+        "give all terms the same gradient, together SHARE of the segmentation loss's; 0: leave their weights",
+        metavar="SHARE",
+    )
+    unlabelled: tuple[Path, ...] = option(
+        (),
+        "slices without masks to distil on too (of SliceMaker --unlabelled, or the training slices themselves)",
+        metavar="DIR",
+        identity=False,
+    )
+    unlabelled_per_batch: PositiveInt | None = option(
+        None, "how many slices of a batch are unlabelled ones (default: half)", metavar="N"
+    )
+    record_terms: NonNegativeInt = option(
+        0,
+        "write each term's value and gradient to terms.jsonl every STEPS steps; 0: never",
+        metavar="STEPS",
+        identity=False,
+    )
+    methods: tuple[MethodSpec, ...] = field(default=(), metadata={"identity": False})
+    """Their definitions stand for them in a run's identity."""
+
+    def __post_init__(self) -> None:
+        if self.unlabelled_per_batch and not self.unlabelled:
+            raise UserError("--unlabelled_per_batch: there are no such slices; name their folder with --unlabelled DIR")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """One training: a network's name, its data and training, and, for a student, its distillation.
+
+    In `data`, dataset, task and size are decided (`engine.training.run.decide_data`).
+    """
+
+    model: str
+    data: DataOptions
+    training: TrainingOptions
+    distillation: DistillationOptions | None = None
+
+    @property
+    def name(self) -> str:
+        """<dataset>_<task>_<model>, or <dataset>_<task>_kd_<model>_<methods>: for files and folders."""
+        model = file_label(self.model)
+        if self.distillation is not None:
+            methods = "_".join(map(str, self.distillation.methods))
+            model = f"kd_{model}_{re.sub('[^A-Za-z0-9.=]+', '_', methods)}"
+        return f"{self.data.dataset}_{self.data.task}_{model}"
+
+    @property
+    def folder(self) -> Path:
+        return self.training.checkpoint_path or Path("checkpoints") / self.name
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """prediction: how a checkpoint is used"""
+
+    ckpt: Path = option(MISSING, "a checkpoint of train.py or train_kd.py")
+    threshold: Share | None = option(
+        None, "foreground where its probability is higher (default: the most probable class)"
+    )
+    batch_size: PositiveInt = option(8, "slices at once")
+    device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps")

@@ -1,12 +1,16 @@
-"""Reports: a results table for the terminal and one self-contained HTML page."""
+"""Reports: tables for the terminal, Markdown and HTML, figures, and self-contained pages.
+
+A table is a DataFrame of text, as it is shown.
+"""
 
 from __future__ import annotations
 
 import base64
-import html
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -15,101 +19,148 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from engine.contours import Picture
+from engine.cost import format_size
+from utils.errors import UserError
+from utils.files import atomic_write
 
-COLUMNS = (
-    ("Dice", "dice", "{:.3f}"),
-    ("VOE", "voe", "{:.3f}"),
-    ("RVD", "rvd", "{:+.3f}"),
-    ("HD95 mm", "hd95_mm", "{:.1f}"),
-)
+TEMPLATES = Path(__file__).parent / "templates"
+COLUMNS = {"Dice": ("dice", ".3f"), "VOE": ("voe", ".3f"), "RVD": ("rvd", "+.3f"), "HD95 mm": ("hd95_mm", ".1f")}
 
 
-# A title, and pictures with their captions.
-PictureRow = tuple[str, list[tuple[str, Picture]]]
+def render(template: str, **content: Any) -> str:
+    """The text that a template in engine/templates makes of this content, escaped where it is HTML."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
+    return environment.get_template(template).render(content)
+
+
+def format_table(table: pd.DataFrame) -> str:
+    """The table as aligned lines, first column left, the others right."""
+    lines = [list(table.columns), *table.to_numpy().tolist()]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = [
+        "  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))])
+        for first, *cells in lines
+    ]
+    return "\n".join([aligned[0], "-" * len(aligned[0]), *aligned[1:]])
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """First column left, the others right; unlike `DataFrame.to_markdown` without padding, for shorter differences."""
+    head, *rows = [
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |"
+        for line in (table.columns, *table.to_numpy())
+    ]
+    return "\n".join([head, "|---" + "|--:" * (len(table.columns) - 1) + "|", *rows])
+
+
+def format_number(value: float | None, form: str) -> str:
+    return "n/a" if value is None or not math.isfinite(value) else format(value, form)
+
+
+def format_mean_std(mean: float | None, std: float | None, form: str) -> str:
+    """Mean ± standard deviation, where there is one; its sign is never shown."""
+    text = format_number(mean, form)
+    return text if std is None or math.isnan(std) else f"{text} ± {std:{form.removeprefix('+')}}"
+
+
+def figure_png(figure: Figure) -> bytes:
+    """The figure as a PNG file; it is closed."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write the figure; UserError unless the path ends in a kind of picture that there is."""
+    kinds = figure.canvas.get_supported_filetypes()
+    if path.suffix.lower().removeprefix(".") not in kinds:
+        raise UserError(f"--outpath {path}: must end in one of {', '.join(f'.{kind}' for kind in kinds)}")
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=130)
+    plt.close(figure)
+
+
+def picture_png(picture: Picture) -> bytes:
+    buffer = io.BytesIO()
+    plt.imsave(buffer, np.ascontiguousarray(picture), format="png")
+    return buffer.getvalue()
 
 
 @dataclass
-class Run:
-    """One trained network: its name in tables, evaluate.py's summary, and the training history."""
+class EvaluatedNetwork:
+    """name: in tables; result: what scripts/evaluate.py wrote; history: what its training wrote."""
 
     name: str
     result: dict[str, Any]
     history: list[dict[str, Any]]
 
 
-def results_table(runs: Sequence[Run], region: str) -> list[list[str]]:
-    """Header and one row for each run: mean ± standard deviation over cases, cost and speed."""
-    cases = max(run.result["regions"][region]["dice"]["count"] for run in runs)
-    header = [f"network ({region}, {cases} cases)", *(title for title, _, _ in COLUMNS)]
-    table = [[*header, "parameters", "GMACs", "slices/s"]]
-    for run in runs:
-        scores = run.result["regions"][region]
-        cells = [_score(scores[metric], form, cases) for _, metric, form in COLUMNS]
-        cost = [
-            f"{run.result['parameters'] / 1e6:.2f} M",
-            f"{run.result['gmacs']:.2f}",
-            f"{run.result['slices_per_second']:.0f}",
-        ]
-        table.append([run.name, *cells, *cost])
-    return table
-
-
-def seeds_table(runs: Mapping[str, Sequence[Run]], region: str) -> list[list[str]]:
-    """Mean per-case Dice of each seed, and its mean ± standard deviation over seeds."""
-    seeds = [run.result["config"]["seed"] for run in next(iter(runs.values()))]
-    table = [[f"Dice ({region})", *(f"seed {seed}" for seed in seeds), "mean ± std over seeds"]]
-    for name, of_seeds in runs.items():
-        dice = [run.result["regions"][region]["dice"]["mean"] for run in of_seeds]
-        table.append([name, *(f"{d:.3f}" for d in dice), f"{np.mean(dice):.3f} ± {np.std(dice, ddof=1):.3f}"])
-    return table
-
-
-def _score(value: Mapping[str, Any], form: str, cases: int) -> str:
-    """Mean ± spread; the count stands with it where the metric is defined for fewer cases than the table's."""
-    if value["mean"] is None:
-        return "n/a"
-    text = form.format(value["mean"])
-    if value["std"] is not None:
-        text += " ± " + form.replace("+", "").format(value["std"])
-    return text if value["count"] == cases else f"{text} (n={value['count']})"
-
-
-def format_table(table: Sequence[Sequence[str]]) -> str:
-    """The table as aligned lines, first column left, the others right."""
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in table
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-def markdown_table(table: Sequence[Sequence[str]]) -> str:
-    """First column left, the others right."""
-    head, *rows = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in table]
-    return "\n".join([head, "|---" + "|--:" * (len(table[0]) - 1) + "|", *rows])
-
-
-def curves_figure(runs: Sequence[Run]) -> Figure:
-    """Training loss and validation Dice by epoch."""
-    figure, (loss, dice) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
-    for run in runs:
-        epochs = [entry["epoch"] + 1 for entry in run.history]
-        segmentation = [entry["train"]["focal"] + entry["train"]["dice"] for entry in run.history]
-        (line,) = loss.plot(epochs, segmentation, label=run.name)
-        scored = [entry for entry in run.history if "score" in entry]
-        dice.plot(
-            [entry["epoch"] + 1 for entry in scored],
-            [entry["score"] for entry in scored],
-            color=line.get_color(),
-            label=run.name,
+def results_table(networks: Sequence[EvaluatedNetwork], region: str) -> pd.DataFrame:
+    """A line for each network: mean ± standard deviation over cases, cost and speed."""
+    cases = max(network.result["regions"][region]["dice"]["count"] for network in networks)
+    lines = []
+    for network in networks:
+        scores = network.result["regions"][region]
+        size, gmacs = format_size(network.result["parameters"], network.result["gmacs"])
+        lines.append(
+            {
+                f"network ({region}, {cases} cases)": network.name,
+                **{title: _score(scores[metric], form, cases) for title, (metric, form) in COLUMNS.items()},
+                "parameters": size,
+                "GMACs": gmacs,
+                "slices/s": f"{network.result['slices_per_second']:.0f}",
+            }
         )
-    loss.set(xlabel="epoch", ylabel="segmentation loss", title="training")
-    dice.set(xlabel="epoch", ylabel="mean per-case Dice", title="validation", ylim=(0, 1))
+    return pd.DataFrame(lines)
+
+
+def seeds_table(networks: Mapping[str, Sequence[EvaluatedNetwork]], region: str) -> pd.DataFrame:
+    """Mean per-case Dice of each seed, and its mean ± standard deviation over seeds."""
+    lines = []
+    for name, seeds in networks.items():
+        results = [network.result for network in seeds]
+        dice = {result["config"]["seed"]: result["regions"][region]["dice"]["mean"] for result in results}
+        values = pd.Series(dice)
+        lines.append(
+            {
+                f"Dice ({region})": name,
+                **{f"seed {seed}": f"{value:.3f}" for seed, value in dice.items()},
+                "mean ± std over seeds": format_mean_std(values.mean(), values.std(), ".3f"),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _score(summary: Mapping[str, Any], form: str, cases: int) -> str:
+    """With the count where the metric is defined for fewer cases than the table's, and for any."""
+    text = format_mean_std(summary["mean"], summary["std"], form)
+    return text if summary["count"] in (0, cases) else f"{text} (n={summary['count']})"
+
+
+def curves_figure(networks: Sequence[EvaluatedNetwork]) -> Figure:
+    """Training loss and validation Dice by step."""
+    figure, (loss, dice) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
+    for network in networks:
+        steps = [entry["step"] for entry in network.history]
+        segmentation = [entry["train"]["focal"] + entry["train"]["dice"] for entry in network.history]
+        loss.plot(steps, segmentation)
+        dice.plot(steps, [entry["score"] for entry in network.history], label=network.name)
+    loss.set(xlabel="step", ylabel="segmentation loss", title="training")
+    dice.set(xlabel="step", ylabel="mean per-case Dice", title="validation", ylim=(0, 1))
     dice.legend(frameon=False)
     for axes in (loss, dice):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -118,76 +169,12 @@ def curves_figure(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def html_page(
-    title: str,
-    notice: str,
-    tables: Sequence[Sequence[Sequence[str]]],
-    curves: Figure,
-    pictures: Sequence[PictureRow],
-    commands: Sequence[str],
-) -> str:
-    """One page with nothing outside it."""
-    parts = [f"<h1>{html.escape(title)}</h1><p class=notice>{html.escape(notice)}</p>", "<h2>Results</h2>"]
-    parts += [html_table(table) for table in tables]
-    parts.append("<p>Mean ± standard deviation over the test cases, scored on whole volumes.</p>")
-    parts.append(f"<h2>Training</h2>{html_image(figure_png(curves), 'training curves')}")
-    parts.append("<h2>Pictures</h2>")
-    for row_title, row in pictures:
-        cells = "".join(_html_figure(picture, caption) for caption, picture in row)
-        parts.append(f"<h3>{html.escape(row_title)}</h3><div class=row>{cells}</div>")
-    listing = "\n".join(html.escape(command) for command in commands)
-    parts.append(f"<h2>Commands</h2><pre>{listing}</pre>")
-    return page(title, "\n".join(parts))
-
-
-def page(title: str, body: str) -> str:
-    """A whole HTML document around the body; nothing is loaded from elsewhere."""
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>"
-        f"<meta name=viewport content='width=device-width'><style>{STYLE}</style><main>{body}</main></html>"
-    )
-
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; margin: 0 }
-main { max-width: 1080px; margin: 2rem auto; padding: 0 1rem }
-.notice { background: #fff4d6; border-left: 4px solid #e0a800; padding: .6rem 1rem }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0 }
-th, td { padding: .35rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
-td { white-space: nowrap }
-th:first-child, td:first-child { text-align: left }
-img { max-width: 100%; image-rendering: auto }
-.row { display: flex; flex-wrap: wrap; gap: .6rem }
-figure { margin: 0; flex: 1 1 180px; max-width: 256px } figure img { width: 100% }
-figcaption { font-size: 13px; color: #555; text-align: center }
-pre { background: #f5f5f5; padding: 1rem; white-space: pre-wrap; font-size: 13px }
-"""
-
-
-def html_table(table: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table[0])
-    rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table[1:])
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-
-
-def _html_figure(picture: Picture, caption: str) -> str:
-    image = html_image(_picture_png(picture), caption)
-    return f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
-
-
-def html_image(png: bytes, alt: str) -> str:
-    data = base64.b64encode(png).decode()
-    return f"<img alt='{html.escape(alt, quote=True)}' src='data:image/png;base64,{data}'>"
-
-
-def figure_png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    plt.close(figure)
-    return buffer.getvalue()
-
-
-def _picture_png(picture: Picture) -> bytes:
-    buffer = io.BytesIO()
-    plt.imsave(buffer, np.ascontiguousarray(picture), format="png")
-    return buffer.getvalue()
+def pictures_figure(pictures: Mapping[str, Picture]) -> Figure:
+    """A row of pictures, each below its caption."""
+    size = (2.4 * len(pictures), 2.7)
+    figure, axes = plt.subplots(1, len(pictures), figsize=size, layout="constrained", squeeze=False)
+    for panel, (caption, picture) in zip(axes[0], pictures.items(), strict=True):
+        panel.imshow(picture)
+        panel.set_title(caption, fontsize=11)
+        panel.axis("off")
+    return figure

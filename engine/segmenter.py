@@ -34,7 +34,7 @@ class Segmenter:
     window: tuple[float, float] | None
 
     def description(self) -> dict[str, Any]:
-        """What a checkpoint says of the network, in plain types."""
+        """What a checkpoint records about the network, in plain types."""
         return {
             "model": self.model,
             "classes": self.label_map.num_classes,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from networks.contract import STRIDES
 from utils.layers import BatchNorm
 
 
 class Encoder(nn.Module):
-    """Gives five stages e1..e5, fine to coarse, with `channels`; `stride` is e5's."""
+    """Five stages e1..e5, fine to coarse, with the channel counts and strides that its attributes say."""
 
-    stride: int
     channels: tuple[int, ...]
+    strides: tuple[int, ...] = STRIDES
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """e1..e5 of an image [B, 1, H, W]."""
@@ -25,7 +26,7 @@ def bn_prelu(channels: int) -> nn.Sequential:
 
 
 class ConvPool(nn.Module):
-    """Halves the size: a strided 3x3 convolution beside max pooling, `outputs` maps in all, then batch norm.
+    """Halves the size: a strided 3x3 convolution and max pooling, `outputs` channels in all, then batch norm.
 
     ENet's initial block, which ERFNet uses at every stride.
     """

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+ENCODER = ("e1", "e2", "e3", "e4", "e5")
+DECODER = ("d5", "d4", "d3", "d2")
+STAGES = (*ENCODER, *DECODER, "logits")
+STRIDES = (2, 4, 8, 16, 32)
+"""The usual strides of e1..e5."""
+
+
+class Stage(NamedTuple):
+    """stride: pixels of the image to one of the map."""
+
+    name: str
+    channels: int
+    stride: int
 
 
 class Features(NamedTuple):
@@ -20,20 +35,49 @@ class Features(NamedTuple):
     decoder: tuple[Tensor, ...]
     logits: Tensor
 
+    def stage(self, name: str) -> Tensor:
+        """The map of one of `STAGES`."""
+        if name == "logits":
+            return self.logits
+        return self.encoder[ENCODER.index(name)] if name in ENCODER else self.decoder[DECODER.index(name)]
 
-class Channels(NamedTuple):
-    """Channel counts of `Features`, in the same order, and the number of classes."""
+
+@dataclass(frozen=True)
+class Channels:
+    """Channel counts and strides of a network's stages, in the order of `Features`, known before the first batch.
+
+    decoder: empty where there is none, and e4..e1 stand for d5..d2. decoder_strides: by default those of e4..e1.
+    """
 
     encoder: tuple[int, ...]
     decoder: tuple[int, ...]
     classes: int
+    encoder_strides: tuple[int, ...] = STRIDES
+    decoder_strides: tuple[int, ...] = ()
+
+    @property
+    def has_decoder(self) -> bool:
+        return bool(self.decoder)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All of `STAGES`, in that order; the logits have the image's resolution."""
+        channels = (*self.encoder, *(self.decoder or self.encoder[3::-1]), self.classes)
+        strides = (*self.encoder_strides, *(self.decoder_strides or self.encoder_strides[3::-1]), 1)
+        return tuple(Stage(*values) for values in zip(STAGES, channels, strides, strict=True))
+
+    def stage(self, name: str) -> Stage:
+        """One of `STAGES`."""
+        return self.stages[STAGES.index(name)]
 
 
 class SegmentationNetwork(nn.Module):
-    """Base of all networks. A subclass sets the channel lists and implements `features`."""
+    """Base of all networks: a subclass implements `features` and sets what `Channels` needs."""
 
     encoder_channels: tuple[int, ...]
-    decoder_channels: tuple[int, ...]
+    decoder_channels: tuple[int, ...] = ()
+    encoder_strides: tuple[int, ...] = STRIDES
+    decoder_strides: tuple[int, ...] = ()
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -41,7 +85,9 @@ class SegmentationNetwork(nn.Module):
 
     @property
     def channels(self) -> Channels:
-        return Channels(tuple(self.encoder_channels), tuple(self.decoder_channels), self.classes)
+        return Channels(
+            self.encoder_channels, self.decoder_channels, self.classes, self.encoder_strides, self.decoder_strides
+        )
 
     def features(self, image: Tensor) -> Features:
         """image: [B, 1, H, W] of any size; the logits have the image's size."""

@@ -126,6 +126,7 @@ class ENet(SegmentationNetwork):
 
     encoder_channels = (16, 64, 128, 128, 128)
     decoder_channels = (64, 64, 16, 16)
+    encoder_strides, decoder_strides = (2, 4, 8, 8, 8), (4, 4, 2, 2)
 
     def __init__(self, classes: int, pretrained: bool | Path = False) -> None:
         refuse_imagenet(pretrained, "enet", instead="mobilenet_v2")

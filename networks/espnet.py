@@ -73,6 +73,7 @@ class ESPNet(SegmentationNetwork):
 
     encoder_channels = (16, 64, 128, 128, 128)
     decoder_channels = (20, 20, 20, 20)
+    encoder_strides, decoder_strides = (2, 4, 8, 8, 8), (4, 4, 2, 2)
 
     def __init__(self, classes: int, pretrained: bool | Path = False) -> None:
         refuse_imagenet(pretrained, "espnet", instead="mobilenet_v2")

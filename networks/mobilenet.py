@@ -25,7 +25,6 @@ class MobileNetV2Encoder(Encoder):
     segmentation (section 6.3). Parameter names are torchvision's.
     """
 
-    stride = 32
     channels = (16, 24, 32, 96, 320)
     last_layers = (1, 3, 6, 13, 17)
 

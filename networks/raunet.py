@@ -75,7 +75,7 @@ class RAUNet(SegmentationNetwork):
 
     def features(self, image: Tensor) -> Features:
         height, width = image.shape[-2:]
-        encoder = self.encoder(pad_to_multiple(image, self.encoder.stride))
+        encoder = self.encoder(pad_to_multiple(image, self.encoder.strides[-1]))
         decoder: list[Tensor] = []
         x = encoder[-1]
         for block, attention, skip in zip(self.blocks, self.attention, encoder[3:0:-1], strict=False):

@@ -23,8 +23,6 @@ class ResNetEncoder(Encoder):
     names are torchvision's.
     """
 
-    stride = 32
-
     def __init__(self, depth: int, pretrained: bool | Path = False) -> None:
         super().__init__()
         resnet = getattr(torchvision.models, f"resnet{depth}")(norm_layer=BatchNorm)
@@ -53,8 +51,7 @@ class EncoderSegmenter(SegmentationNetwork):
     def __init__(self, encoder: Encoder, classes: int) -> None:
         super().__init__(classes)
         self.encoder = encoder
-        self.encoder_channels = encoder.channels
-        self.decoder_channels = self.encoder_channels[3::-1]
+        self.encoder_channels, self.encoder_strides = encoder.channels, encoder.strides
         self.head = nn.Conv2d(self.encoder_channels[-1], classes, kernel_size=1)
 
     def features(self, image: Tensor) -> Features:

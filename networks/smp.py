@@ -24,13 +24,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from networks.contract import Features, SegmentationNetwork, pad_to_multiple
+from networks.contract import DECODER, ENCODER, STRIDES, Features, SegmentationNetwork, pad_to_multiple
 from networks.pretrained import load_grey, read_weights
 from utils.errors import UserError
 from utils.layers import BatchNorm
-from utils.registry import match_name, plain
+from utils.registry import match_name, normalise_name
 
-STRIDES = (2, 4, 8, 16, 32)
 PROBE = 256
 
 
@@ -77,7 +76,7 @@ ARCHITECTURES = {
 OPTIONS: dict[str, dict[str, Any]] = {"dpt": {"dynamic_img_size": True}}
 
 
-class Recorder:
+class MapRecorder:
     """Keeps what named modules return, from one forward pass to the `take` that follows it."""
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
@@ -94,7 +93,7 @@ class Recorder:
 
 
 class Skipped(nn.Module):
-    """Stands where a block was whose result nobody uses, though some encoders go on calling it."""
+    """In place of a block whose result nobody uses, since some encoders go on calling it."""
 
     def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
         return x
@@ -110,7 +109,7 @@ class SmpNetwork(SegmentationNetwork):
     def __init__(self, architecture: str, encoder: str, classes: int, pretrained: bool | Path = False) -> None:
         super().__init__(classes)
         self.name = f"smp/{architecture}/{encoder}"
-        self.layout = ARCHITECTURES[architecture]
+        self.architecture = ARCHITECTURES[architecture]
         self.model = _create(architecture, encoder, classes, pretrained)
         for module in self.model.modules():
             if type(module) is nn.BatchNorm2d:
@@ -119,8 +118,8 @@ class SmpNetwork(SegmentationNetwork):
             elif isinstance(module, nn.Dropout2d):
                 # In place it would also change the map before it, which is a stage.
                 module.inplace = False
-        self.divisor = self.layout.divisor or self.model.encoder.output_stride
-        self._recorder = Recorder(self.model, ("encoder", *self.layout.encoder, *self.layout.decoder))
+        self.divisor = self.architecture.divisor or self.model.encoder.output_stride
+        self._recorder = MapRecorder(self.model, ("encoder", *self.architecture.encoder, *self.architecture.decoder))
         self._arrange()
 
     def features(self, image: Tensor) -> Features:
@@ -136,8 +135,12 @@ class SmpNetwork(SegmentationNetwork):
         """The encoder's maps, the decoder's maps and the logits; smp gives missing stages zero channels."""
         logits: Tensor = self.model(image)
         outputs = self._recorder.take()
-        encoder = [outputs[name] for name in self.layout.encoder] or outputs["encoder"][1:]
-        return [maps for maps in encoder if maps.shape[1]], [outputs[name] for name in self.layout.decoder], logits
+        encoder = [outputs[name] for name in self.architecture.encoder] or outputs["encoder"][1:]
+        return (
+            [maps for maps in encoder if maps.shape[1]],
+            [outputs[name] for name in self.architecture.decoder],
+            logits,
+        )
 
     @torch.enable_grad()
     def _arrange(self) -> None:
@@ -158,9 +161,11 @@ class SmpNetwork(SegmentationNetwork):
         self._decoder_maps = assign(decoder_strides, STRIDES[3::-1])
         self.encoder_channels = tuple(encoder[i].shape[1] for i in self._encoder_maps)
         self.decoder_channels = tuple(decoder[i].shape[1] for i in self._decoder_maps)
+        self.encoder_strides = tuple(encoder_strides[i] for i in self._encoder_maps)
+        self.decoder_strides = tuple(decoder_strides[i] for i in self._decoder_maps)
         shared = [
-            *_shared(self._encoder_maps, encoder_strides, ("e1", "e2", "e3", "e4", "e5")),
-            *_shared(self._decoder_maps, decoder_strides, ("d5", "d4", "d3", "d2")),
+            *_shared(self._encoder_maps, encoder_strides, ENCODER),
+            *_shared(self._decoder_maps, decoder_strides, DECODER),
         ]
         if shared:
             _announce(f"note: {self.name} has fewer maps than stages: {'; '.join(shared)}")
@@ -194,7 +199,7 @@ def _create(architecture: str, encoder: str, classes: int, pretrained: bool | Pa
     make = partial(
         smp.create_model, architecture, encoder, in_channels=1, classes=classes, **OPTIONS.get(architecture, {})
     )
-    # smp, timm and the download raise whatever they like; what they say is what the user needs.
+    # smp, timm and the download raise all kinds of exceptions, whose messages the user needs.
     try:
         model = make(encoder_weights=None)
     except Exception as error:
@@ -232,16 +237,18 @@ def full_name(name: str) -> str:
     architecture, _, encoder = pair.partition("/")
     architecture = match_name("architecture of segmentation_models_pytorch", architecture, ARCHITECTURES)
     encoder, dot, tag = encoder.partition(".")
-    known = {
-        plain(each): each for each in (*smp.encoders.get_encoder_names(), *map("tu-{}".format, timm.list_models()))
+    encoders = {
+        normalise_name(exact): exact
+        for exact in (*smp.encoders.get_encoder_names(), *map("tu-{}".format, timm.list_models()))
     }
-    if plain(encoder) not in known:
-        near = [known[each] for each in difflib.get_close_matches(plain(encoder), known, n=6, cutoff=0)]
+    if normalise_name(encoder) not in encoders:
+        matches = difflib.get_close_matches(normalise_name(encoder), encoders, n=6, cutoff=0)
+        near = [encoders[match] for match in matches]
         raise UserError(
             f"there is no encoder {encoder!r} in segmentation_models_pytorch: choose one of resnet34, efficientnet-b0, "
             f"mobilenet_v2, mit_b1, ..., or any model of timm as tu-<name>; the nearest names are {', '.join(near)}"
         )
-    return f"smp/{architecture}/{known[plain(encoder)]}{dot}{tag}"
+    return f"smp/{architecture}/{encoders[normalise_name(encoder)]}{dot}{tag}"
 
 
 def smp_network(name: str, classes: int, pretrained: bool | Path = False) -> SmpNetwork:

@@ -26,8 +26,8 @@ def double_conv(inputs: int, outputs: int) -> nn.Sequential:
 class PlainEncoder(Encoder):
     """Ronneberger's contracting path: e1..e5 at strides 1..16."""
 
-    stride = 16
     channels = (64, 128, 256, 512, 1024)
+    strides = (1, 2, 4, 8, 16)
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class UNet(SegmentationNetwork):
     def __init__(self, encoder: Encoder, widths: tuple[int, ...], classes: int) -> None:
         super().__init__(classes)
         self.encoder = encoder
-        self.encoder_channels = encoder.channels
+        self.encoder_channels, self.encoder_strides = encoder.channels, encoder.strides
         self.decoder_channels = widths
         inputs = (encoder.channels[-1], *widths[:-1])
         self.blocks = nn.ModuleList(map(UpBlock, inputs, encoder.channels[3::-1], widths))
@@ -73,7 +73,7 @@ class UNet(SegmentationNetwork):
 
     def features(self, image: Tensor) -> Features:
         height, width = image.shape[-2:]
-        padded = pad_to_multiple(image, self.encoder.stride)
+        padded = pad_to_multiple(image, self.encoder.strides[-1])
         encoder = self.encoder(padded)
         decoder: list[Tensor] = []
         x = encoder[-1]

@@ -1,1 +1,1 @@
-"""Computer-made CT with known labels, to try everything without data."""
+"""Synthetic CT with exact labels, to try everything without real data."""

@@ -1,7 +1,7 @@
-"""What lies where in the abdomen of a phantom.
+"""The anatomy of a phantom's abdomen.
 
-Everything is placed in an atlas: millimetres (z, y, x) growing to superior, posterior, left, from the middle
-of the body at the height of the kidneys, in a body 330 mm wide and 230 mm deep. A `Grid` scales it to a patient.
+Coordinates are those of an atlas: millimetres (z, y, x) growing to superior, posterior, left, from the middle of
+the body at the height of the kidneys, in a body 330 mm wide and 230 mm deep. A `Grid` scales it to a patient.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ VERTEBRA = 36.0
 
 @dataclass(frozen=True)
 class Fill:
-    """Mean HU and texture (HU, one deviation); a wall of its own HU (mm); gas above a level (atlas y)."""
+    """What a part consists of.
+
+    hu, texture: mean and standard deviation in HU; wall: thickness in mm, 0 for none; gas_above: atlas y of the
+    level above which there is gas.
+    """
 
     hu: float
     texture: float = 0.0
@@ -38,7 +42,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Phase:
-    """HU of enhanced blood and organs at one moment after the injection."""
+    """HU of enhanced blood and organs at some time after the injection of contrast medium."""
 
     aorta: float
     veins: float
@@ -50,7 +54,7 @@ class Phase:
 
     @classmethod
     def at(cls, time: float, rng: np.random.Generator) -> Phase:
-        """`time` 0 is late arterial, 1 is portal venous to nephrographic."""
+        """time: 0 is late arterial, 1 is portal venous to nephrographic."""
         early = np.array([300.0, 95.0, 125.0, 205.0, 105.0, 82.0, 125.0])
         late = np.array([160.0, 145.0, 170.0, 172.0, 158.0, 112.0, 122.0])
         values = (early + time * (late - early)) * rng.uniform(0.94, 1.06, 7)
@@ -59,7 +63,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Parts in the order in which they are painted; the organs of the tissue map apart."""
+    """parts: in the order in which they are painted; the other fields: organs of the tissue map."""
 
     phase: Phase
     parts: tuple[Part, ...]
@@ -69,7 +73,7 @@ class Anatomy:
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
-    """A patient: every measure a little different."""
+    """Draw a patient: every measure varies a little."""
     phase = Phase.at(rng.uniform(0, 1), rng)
     fat_front, fat_side = rng.uniform(7, 24), rng.uniform(8, 26)
     muscle = Outline((HALF_DEPTH - fat_front, HALF_WIDTH - fat_side))
@@ -128,7 +132,7 @@ def _chest(inner: Outline, phase: Phase) -> list[Part]:
 
 
 def _back(back: float) -> list[Part]:
-    """Muscles beside and behind the spine."""
+    """Muscles next to and behind the spine."""
     parts = []
     for side in (-1, 1):
         parts += [
@@ -158,7 +162,7 @@ def _bones(rng: np.random.Generator, cavity: Outline, wall: float) -> list[Part]
 
 
 def _kidneys(rng: np.random.Generator) -> tuple[tuple[Shape, ...], list[Point]]:
-    """Kidneys whose sinus opens to the front and the middle, and where their vessels enter."""
+    """Kidneys, whose sinus opens to the front and the middle, and the points where their vessels enter."""
     kidneys: list[Shape] = []
     hila = []
     for side, height in ((-1, -8.0), (1, 8.0)):
@@ -199,10 +203,13 @@ def _stomach(rng: np.random.Generator, inner: Outline) -> list[Part]:
 
 def _pancreas(rng: np.random.Generator) -> list[Part]:
     points = [(2, -8, -32), (14, -14, 0), (28, -2, 35), (40, 16, 72)]
-    places = [_near(rng, (float(z), float(y), float(x)), 6) for z, y, x in points]
+    path = [_near(rng, (float(z), float(y), float(x)), 6) for z, y, x in points]
     fill = Fill(rng.uniform(85, 110), 20.0)
     widths = [15.0, 10.0, 11.0, 8.0]
-    return [Part(Tube(places[i], places[i + 1], (widths[i], widths[i + 1])), fill) for i in range(len(places) - 1)]
+    return [
+        Part(Tube(start, end, radii), fill)
+        for (start, end), radii in zip(pairwise(path), pairwise(widths), strict=True)
+    ]
 
 
 def _vessels(rng: np.random.Generator, phase: Phase, hila: list[Point], vena_cava: Column) -> list[Part]:
@@ -225,7 +232,7 @@ def _vessels(rng: np.random.Generator, phase: Phase, hila: list[Point], vena_cav
 
 
 def _liver_vessels(rng: np.random.Generator, phase: Phase) -> tuple[Part, ...]:
-    """Portal branches from the hilum and hepatic veins from the top, each forking three times."""
+    """Portal branches from the hilum and hepatic veins from the top; each forks three times."""
     parts: list[Part] = []
 
     def grow(start: Point, heading: np.ndarray, length: float, radius: float, hu: float, forks: int) -> None:
@@ -246,7 +253,7 @@ def _liver_vessels(rng: np.random.Generator, phase: Phase) -> tuple[Part, ...]:
 
 
 def _bowel(rng: np.random.Generator, inner: Outline, veins: float) -> list[Part]:
-    """Small bowel and its vessels in front; colon with stool and gas along both flanks and across."""
+    """Small bowel and its vessels in front; colon with stool and gas along both flanks and across the front."""
     parts = []
     contrast = rng.uniform() < 0.25
     for _ in range(40):
@@ -261,8 +268,8 @@ def _bowel(rng: np.random.Generator, inner: Outline, veins: float) -> list[Part]
         parts.append(Part(Solid((Tube(start, end, (width, width)),), keep=(inner,)), fill))
     route = [(-170, 20, -108), (-90, 8, -112), (-35, 0, -104), (-20, -62, -70), (-30, -80, 0)]
     route += [(10, -70, 70), (35, -15, 112), (-40, 22, 114), (-110, 24, 108), (-170, 20, 90)]
-    places = [_near(rng, (float(z), float(y), float(x)), 9) for z, y, x in route]
-    for start, end in pairwise(places):
+    path = [_near(rng, (float(z), float(y), float(x)), 9) for z, y, x in route]
+    for start, end in pairwise(path):
         width = rng.uniform(14, 22)
         stool = Fill(rng.uniform(0, 40), 45.0, 2.5, 60.0, gas_bubbles=True)
         parts.append(Part(Solid((Tube(start, end, (width, width)),), keep=(inner,)), stool))

@@ -1,7 +1,6 @@
-"""CT-like volumes with known labels, for demonstrations and tests.
+"""CT-like volumes with exact labels, for demonstrations and tests.
 
-A case depends on the recipe and on its own number only. Inside, axes are [Z, Y, X] and grow to superior,
-posterior, left.
+A case depends on the recipe and on its own number only. Arrays are [Z, Y, X] and grow to superior, posterior, left.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from phantoms.tissue import (
     add_tumours,
     organ_map,
 )
+from utils.errors import UserError
 from utils.seeding import generator
 
 THICKNESSES = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)  # mm
@@ -38,9 +38,10 @@ BEND_LENGTH = 130.0  # mm
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the voxels of a case, beside its number. `slices`: lowest and highest count.
+    """Everything but its number that determines a case; UserError if a value is out of bounds.
 
-    size: pixels along a side of a slice; around given labels 0 is the labels' own, and `slices` means nothing.
+    size: pixels along a side of a slice; slices: lowest and highest number of slices; tumour_free: share of cases
+    without a tumour. Around given labels, size 0 keeps that of the labels, and slices is not used.
     """
 
     dataset: str = "kits"
@@ -50,13 +51,20 @@ class Recipe:
     tumour_free: float = 0.0
     difficulty: Difficulty = field(default_factory=Difficulty)
 
-    def mark(self, number: int) -> str:
-        """What the file's header says about its making: another recipe gives another mark."""
+    def __post_init__(self) -> None:
+        low, high = self.slices
+        if not 4 <= low <= high:
+            raise UserError(f"--slices {low} {high}: must be 4 <= LO <= HI")
+        if not 0 <= self.tumour_free <= 1:
+            raise UserError(f"--tumour_free {self.tumour_free:g}: must be from 0 to 1")
+
+    def header_tag(self, number: int) -> str:
+        """Identifies recipe and case in a file's header."""
         return f"phantom {number} {zlib.crc32(repr(self).encode()):08x}"
 
 
 def synthesise(recipe: Recipe, number: int) -> tuple[NDArray[np.int16], Tissue, Grid, NDArray[np.float64]]:
-    """Image (HU) and labels of one case, [Z, Y, X], its grid, and the affine of the file that holds it."""
+    """Image (HU) and labels of one case, [Z, Y, X], its grid, and the affine of its file."""
     draw = partial(generator, recipe.seed, "phantom", number)
     grid = _draw_grid(recipe, draw("grid"))
     anatomy, bends = draw_anatomy(draw("anatomy")), _bends(draw("bends"))
@@ -76,7 +84,7 @@ def image_around(recipe: Recipe, number: int, labels: Tissue, spacing: tuple[flo
     grid = _grid_around(labels, spacing)
     anatomy, bends = draw_anatomy(draw("anatomy")), _bends(draw("bends"))
     tissue = organ_map(grid, anatomy, bends, kidneys=False)
-    # A real kidney next to the formula's liver leaves a gap of fat, as in the patient.
+    # Where the synthetic liver would overlap a real kidney, a gap of fat remains, as in the patient.
     near = ndimage.maximum_filter(labels, size=[1 + 2 * int(3 / step) for step in spacing])
     tissue[(tissue == LIVER) & (near > 0)] = OTHER
     tissue[labels == 1] = KIDNEY
@@ -91,7 +99,7 @@ def _bends(rng: np.random.Generator) -> tuple[Waves, Waves, Waves]:
 
 
 def _draw_grid(recipe: Recipe, rng: np.random.Generator) -> Grid:
-    """A field of view of 320 to 420 mm that the body nearly fills, at slices that show most of the organ."""
+    """A field of view of 320 to 420 mm that the body nearly fills; the slices cover most of the organ."""
     view = rng.uniform(320, 420)
     depth = int(rng.integers(*recipe.slices, endpoint=True))
     fitting = [t for t in THICKNESSES if 90 <= t * depth <= 240]
@@ -111,12 +119,12 @@ def _draw_grid(recipe: Recipe, rng: np.random.Generator) -> Grid:
 
 
 def _grid_around(labels: Tissue, spacing: tuple[float, float, float]) -> Grid:
-    """The atlas laid over a patient of whom only the kidneys are known."""
+    """The atlas fitted to a patient of whom only the kidneys are labelled."""
     size = np.multiply(labels.shape, spacing)
-    places = np.argwhere(labels[:, ::2, ::2] > 0).astype(np.float64) * np.multiply(spacing, (1, 2, 2))
-    if not len(places):
-        places = size[None] / 2
-    z, y, x = places.T
+    positions = np.argwhere(labels[:, ::2, ::2] > 0).astype(np.float64) * np.multiply(spacing, (1, 2, 2))
+    if not len(positions):
+        positions = size[None] / 2
+    z, y, x = positions.T
     left, right = x[x >= size[2] / 2], x[x < size[2] / 2]
     both = min(len(left), len(right)) > 0.1 * len(x)
     middle = (left.mean() + right.mean()) / 2 if both else size[2] / 2
@@ -131,7 +139,7 @@ def _grid_around(labels: Tissue, spacing: tuple[float, float, float]) -> Grid:
 
 
 def _draw_affine(recipe: Recipe, grid: Grid, rng: np.random.Generator) -> NDArray[np.float64]:
-    """KiTS: stored z, y, x to inferior, posterior, left. LiTS: stored x, y, z, directions at random."""
+    """KiTS: stored z, y, x to inferior, posterior, left. LiTS: stored x, y, z in random directions."""
     dz, dy, dx = grid.spacing
     affine = np.eye(4)
     if recipe.dataset == "kits":

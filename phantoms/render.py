@@ -1,6 +1,6 @@
 """From anatomy and tissue map to HU: partial volume, texture, noise.
 
-Noise has the band-passed power spectrum of filtered back-projection: rising with the frequency, then cut off
+The noise has the band-passed power spectrum of filtered back-projection: it rises with the frequency and is cut off
 by the kernel (K. M. Hanson: Detectability in computed tomographic images, Medical Physics 6, 1979).
 """
 
@@ -30,14 +30,17 @@ from phantoms.tissue import (
     slabs,
 )
 
-BLUR = (0.3, 0.55, 0.55)  # voxels, one deviation of the scanner's point spread
+BLUR = (0.3, 0.55, 0.55)  # voxels, standard deviation of the scanner's point spread
 HALO = 2  # slices
 AIR = -1000.0
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the tissue map does not say. Depths, in `box`: mm below the surface of kidney or tumour."""
+    """How tumours, cysts and kidneys look; the arrays are those of the voxels in `box`.
+
+    depth, core_depth, cortex: mm below the surface of kidney or tumour; lesion: the number of the tumour, from 1.
+    """
 
     box: Slices
     depth: Array
@@ -50,7 +53,7 @@ class Look:
 
 
 def draw_look(tissue: Tissue, grid: Grid, anatomy: Anatomy, difficulty: Difficulty, rng: np.random.Generator) -> Look:
-    """Contrast and core of every tumour, depth of cortex and cores."""
+    """Draw contrast and core of every tumour, cyst contrast, and the thickness of the cortex."""
     tumour = (tissue == KIDNEY_TUMOUR) | (tissue == LIVER_TUMOUR)
     deep = (tissue == KIDNEY) | (tissue == KIDNEY_CYST) | tumour
     box = _bounding_box(deep)
@@ -80,7 +83,7 @@ def draw_look(tissue: Tissue, grid: Grid, anatomy: Anatomy, difficulty: Difficul
 
 
 def _bounding_box(mask: NDArray[np.bool_]) -> Slices:
-    """The box of the mask with a margin of one voxel; of an empty mask, the first voxel."""
+    """The bounding box of a mask with a margin of one voxel; of an empty mask, the first voxel."""
     if not mask.any():
         return slice(0, 1), slice(0, 1), slice(0, 1)
     box = []
@@ -112,7 +115,7 @@ def render(
     difficulty: Difficulty,
     rng: np.random.Generator,
 ) -> NDArray[np.int16]:
-    """The CT, int16 HU [Z, Y, X]."""
+    """The CT image, int16 HU [Z, Y, X]."""
     image = np.empty(grid.shape, np.int16)
     fine, coarse = Waves(rng, difficulty.texture_wavelength, 48), Waves(rng, 3 * difficulty.texture_wavelength)
     sigma = rng.uniform(*difficulty.noise)
@@ -133,7 +136,7 @@ def render(
 
 
 def _blend(canvas: Array, organs: Array, where: NDArray[np.bool_]) -> None:
-    """Organs over the canvas, as the scanner sees them: both are blurred before they are added."""
+    """Put the organs onto the canvas as a scanner sees them: both are blurred before they are added."""
     if not where.any():
         return
     box = _bounding_box(ndimage.binary_dilation(where.any(axis=0), iterations=2)[None])[1:]
@@ -146,7 +149,7 @@ def _blend(canvas: Array, organs: Array, where: NDArray[np.bool_]) -> None:
 def _organ_hu(
     tissue: Tissue, slab: Slab, anatomy: Anatomy, look: Look, texture: Array, difficulty: Difficulty
 ) -> Array:
-    """HU of every voxel of the tissue map in a slab, sharp; elsewhere any value."""
+    """HU of the voxels of the tissue map in a slab, without blur; arbitrary values elsewhere."""
     phase = anatomy.phase
     mean = np.zeros(7, np.float32)
     mean[[KIDNEY, LIVER, KIDNEY_CYST, LIVER_CYST]] = phase.cortex, phase.liver, look.cyst_hu, look.cyst_hu
@@ -159,12 +162,12 @@ def _organ_hu(
     first, last = slab.slices.start, slab.slices.stop
     low, high = max(first, look.box[0].start), min(last, look.box[0].stop)
     if low < high:
-        ours = (slice(low - first, high - first), *look.box[1:])
-        theirs = slice(low - look.box[0].start, high - look.box[0].start)
-        codes, rough = tissue[ours], texture[ours]
-        depth, lesion = look.depth[theirs], look.lesion[theirs]
+        in_slab = (slice(low - first, high - first), *look.box[1:])
+        in_box = slice(low - look.box[0].start, high - look.box[0].start)
+        codes, rough = tissue[in_slab], texture[in_slab]
+        depth, lesion = look.depth[in_box], look.lesion[in_box]
         inner = _step(depth - look.cortex - 2 * rough, 2.0)
-        part_hu = hu[ours]
+        part_hu = hu[in_slab]
         kidney = codes == KIDNEY
         part_hu[kidney] += (inner * (phase.medulla - phase.cortex))[kidney]
         tumour = lesion > 0
@@ -175,13 +178,13 @@ def _organ_hu(
 
 
 def _step(distance: Array, width: float) -> Array:
-    """0 below -width, 1 above width."""
+    """0 below -width, 1 above width, linear in between."""
     result: Array = np.clip(distance / np.float32(2 * width) + np.float32(0.5), 0, 1)
     return result
 
 
 def _coverage(field: Array) -> Array:
-    """The share of each voxel that lies inside, if the surface is flat within a voxel: 0 to 1."""
+    """The share of each voxel that lies inside, 0 to 1, as if the surface were flat within a voxel."""
     spread = np.full(field.shape, 1e-3, np.float32)
     for axis, length in enumerate(field.shape):
         if length > 1:
@@ -191,7 +194,7 @@ def _coverage(field: Array) -> Array:
 
 
 def _paint(canvas: Array, slab: Slab, part: Part, texture: Array, where: NDArray[np.bool_] | None = None) -> None:
-    """Paint one part over what is there."""
+    """Paint one part over the canvas."""
     box = slab.box(part.shape.bounds())
     if box is None:
         return
@@ -206,7 +209,7 @@ def _paint(canvas: Array, slab: Slab, part: Part, texture: Array, where: NDArray
 
 
 def _content(fill: Fill, field: Array, slab: Slab, box: Slices, texture: Array) -> Array | np.float32:
-    """HU inside a part: its texture, its wall, its gas."""
+    """HU inside a part, with its texture, wall and gas."""
     hu: Array | np.float32 = np.float32(fill.hu)
     if fill.texture:
         hu = hu + np.float32(fill.texture) * texture
@@ -222,7 +225,7 @@ def _content(fill: Fill, field: Array, slab: Slab, box: Slices, texture: Array) 
 
 
 def _noise(shape: tuple[int, ...], grid: Grid, sigma: float, kernel: float, rng: np.random.Generator) -> Array:
-    """Noise, strongest in the middle of the body. `kernel`: cut-off as a share of the Nyquist frequency."""
+    """Noise in HU, strongest in the middle of the body; kernel: cut-off as a share of the Nyquist frequency."""
     rows, columns = shape[1:]
     fy, fx = np.fft.fftfreq(rows)[:, None] * 2, np.fft.rfftfreq(columns)[None] * 2
     frequency = np.hypot(fy, fx)

@@ -1,4 +1,4 @@
-"""Shapes of the phantoms: implicit functions, negative inside, roughly millimetres from the surface.
+"""Shapes as implicit functions: negative inside, and roughly the distance from the surface in mm.
 
 Points and radii are (z, y, x), growing to superior, posterior, left. Coordinates are arrays that broadcast.
 """
@@ -30,7 +30,7 @@ class Shape(Protocol):
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """`turn` rotates it in the axial plane, in radians."""
+    """turn: rotation in the axial plane, in radians."""
 
     centre: Point
     radii: Point
@@ -53,7 +53,7 @@ class Ellipsoid:
 
 @dataclass(frozen=True)
 class Tube:
-    """A rounded cone from `start` to `end` with a radius at each."""
+    """A rounded cone from `start` to `end`, with a radius at each end."""
 
     start: Point
     end: Point
@@ -77,7 +77,7 @@ class Tube:
 
 @dataclass(frozen=True)
 class Column:
-    """An elliptic cylinder along z at `centre` (y, x); with a `period`, pieces of a `length` each."""
+    """An elliptic cylinder along z at `centre` (y, x), or, with a `period`, a row of cylinders of a `length`."""
 
     centre: tuple[float, float]
     radii: tuple[float, float]
@@ -100,7 +100,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Outline:
-    """A cylinder along z, its section between ellipse and rectangle: the body and its layers."""
+    """A cylinder along z with a cross-section between ellipse and rectangle, for the body and its layers."""
 
     half: tuple[float, float]
     squareness: float = 0.35
@@ -110,7 +110,7 @@ class Outline:
 
     def field(self, z: Array, y: Array, x: Array) -> Array:
         yy, xx = (y / np.float32(self.half[0])) ** 2, (x / np.float32(self.half[1])) ** 2
-        # Beyond the corners the product would win over the sum and close the level sets again.
+        # Beyond the corners the product would outweigh the sum and close the level sets again.
         norm = yy + xx - np.float32(self.squareness) * np.minimum(yy, 1) * np.minimum(xx, 1)
         result: Array = (np.sqrt(norm) - 1) * np.float32(self.half[0])
         return result + 0 * z
@@ -118,7 +118,7 @@ class Outline:
 
 @dataclass(frozen=True)
 class Ribs:
-    """Pairs of ribs along an outline, coming down on their way to the front; the lowest are short."""
+    """Pairs of ribs along an outline, which descend towards the front; the lowest are short."""
 
     along: Outline
     lowest: float
@@ -141,14 +141,14 @@ class Ribs:
         rib = (np.sqrt(across**2 + outward**2) - 1) * np.float32(self.radii[1])
         longest = np.where(number < 0, -1, np.clip(1.0 + 0.5 * number, 1.0, 2.4)).astype(np.float32)
         beyond = np.maximum(angle - longest, np.float32(0.3) - angle) * 60
-        # Half a pitch from a rib, where `number` jumps, the field must not jump with it.
+        # The field must be continuous half a pitch from a rib, where `number` jumps.
         result: Array = np.maximum(rib, np.minimum(beyond, self.radii[1]))
         return result
 
 
 @dataclass(frozen=True)
 class Solid:
-    """Parts grown together over `blend` mm, within `keep`, less `cut`."""
+    """The union of `parts`, smoothed over `blend` mm, inside `keep` and outside `cut`."""
 
     parts: tuple[Shape, ...]
     keep: tuple[Shape, ...] = ()
@@ -163,7 +163,7 @@ class Solid:
     def field(self, z: Array, y: Array, x: Array) -> Array:
         result = self.parts[0].field(z, y, x)
         for part in self.parts[1:]:
-            result = _grown_together(result, part.field(z, y, x), np.float32(self.blend))
+            result = _smooth_minimum(result, part.field(z, y, x), np.float32(self.blend))
         for shape in self.keep:
             result = np.maximum(result, shape.field(z, y, x))
         for shape in self.cut:
@@ -171,17 +171,17 @@ class Solid:
         return result
 
 
-def _grown_together(a: Array, b: Array, blend: np.float32) -> Array:
-    """The polynomial smooth minimum."""
+def _smooth_minimum(a: Array, b: Array, blend: np.float32) -> Array:
+    """Of two fields, by a polynomial where they differ by less than `blend`."""
     near = np.maximum(blend - np.abs(a - b), 0) / blend
     result: Array = np.minimum(a, b) - near**2 * blend / 4
     return result
 
 
 class Waves:
-    """A smooth random field with mean 0 and deviation 1: plane waves of random direction and phase.
+    """A smooth random field with mean 0 and standard deviation 1: plane waves of random direction and phase.
 
-    It is a function of the place alone, so that any slab of any grid sees the same field.
+    It depends on the position only, so that every slab of every grid samples the same field.
     """
 
     def __init__(self, rng: np.random.Generator, wavelength: float, count: int = 32) -> None:

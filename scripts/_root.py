@@ -1,4 +1,4 @@
-"""Puts the repository first on the import path, so that its packages win over installed ones of the same name."""
+"""Puts the repository first on the import path: its packages take precedence over installed ones of the same name."""
 
 import sys
 from pathlib import Path

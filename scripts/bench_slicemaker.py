@@ -1,10 +1,10 @@
-"""Time cutting slices: the published way against this one, on the same cases, with the results compared.
+"""Time SliceMaker against the published script on the same cases, and compare the slices that they write.
 
     python scripts/bench_slicemaker.py --inpath RAW --dataset kits [--workers 2] [--repeats 3]
 
-published: one thread a case, volumes as float64, every slice compressed; target: SliceMaker as it is; all:
-SliceMaker with --slices all. Peak memory is that of one worker process, or of the one process with the threads.
-RAW is read once before the first run, so that no way profits from the one before it; imports are not timed.
+published: one thread per case, volumes as float64, every slice compressed; target: SliceMaker with its defaults;
+all: SliceMaker with --slices all. Peak memory is that of one worker process, or of the one process with the threads.
+RAW is read once before the first run, so that every variant finds it in the file cache; imports are not timed.
 """
 
 from __future__ import annotations
@@ -16,43 +16,47 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import MISSING, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Literal
 
 import _root  # noqa: F401
 
-from engine.options import Parser, whole
 from utils.errors import UserError, run
+from utils.numbers import PositiveInt
+from utils.options import Parser, option
 
 SIZE = 512
-WAYS = ("published", "target", "all")
+VARIANTS = ("published", "target", "all")
 
 
-def published(inpath: Path, outpath: Path, dataset: str, task: str, workers: int) -> float:
-    """Seconds of the published way: every slice of every case, ct float64 and mask int8, compressed."""
+def run_published(inpath: Path, outpath: Path, dataset: str, task: str, workers: int) -> float:
+    """Seconds of the published script: every slice of every case, ct float64 and mask int8, compressed."""
     import nibabel as nib
     import numpy as np
     from scipy.ndimage import zoom
 
     from datasets.raw import open_layout
+    from datasets.raw.layout import Case
 
     layout = open_layout(dataset, inpath)
-    goal = layout.label_map(task)
+    label_map = layout.label_map(task)
 
-    def resized(plane: np.ndarray, order: int) -> np.ndarray:
+    def resize(plane: np.ndarray, order: int) -> np.ndarray:
         if plane.shape == (SIZE, SIZE):
             return plane
         return zoom(plane, [SIZE / length for length in plane.shape], order=order)
 
-    def cut(case: object) -> list[str]:
+    def cut(case: Case) -> list[str]:
         image = nib.load(case.image).get_fdata()
         label = nib.load(case.label).get_fdata()
         names = []
         for index in range(image.shape[0]):
-            ct, mask = resized(image[index], 1), resized(label[index], 0).astype(np.int8)
+            ct, mask = resize(image[index], 1), resize(label[index], 0).astype(np.int8)
             name = f"{case.name}_{index}.npz"
             np.savez_compressed(outpath / name, ct=ct, mask=mask)
-            if goal.target(mask.astype(np.uint8)).any():
+            if label_map.target(mask.astype(np.uint8)).any():
                 names.append(name)
         return names
 
@@ -64,50 +68,44 @@ def published(inpath: Path, outpath: Path, dataset: str, task: str, workers: int
     return time.perf_counter() - start
 
 
-def ours(inpath: Path, outpath: Path, dataset: str, task: str, workers: int, slices: str) -> float:
-    """Seconds of SliceMaker on all cases as training cases, its worker processes' start included."""
+def run_slicemaker(inpath: Path, outpath: Path, dataset: str, task: str, workers: int, slices: str) -> float:
+    """Seconds of SliceMaker with all cases as training cases, including the start of its worker processes."""
     from datasets.raw import open_layout
+    from datasets.slicing.options import SliceMakerOptions
     from datasets.slicing.slicemaker import make_slices
 
     layout = open_layout(dataset, inpath)
+    options = SliceMakerOptions(slices=slices, negatives=0, val_fraction=0, workers=workers)
     start = time.perf_counter()
-    make_slices(
-        inpath,
-        outpath,
-        layout,
-        layout.label_map(task),
-        slices=slices,
-        negatives=0,
-        val_fraction=0,
-        workers=workers,
-    )
+    make_slices(inpath, outpath, layout, layout.label_map(task), options)
     return time.perf_counter() - start
 
 
-def measured(way: str, *arguments: object) -> tuple[float, float]:
-    """Seconds and peak MiB of one run; called in a fresh process, so that nothing is left of the last one."""
-    function: Callable[..., float] = published if way == "published" else ours
-    extra = () if way == "published" else (way,)
+def measure(variant: str, *arguments: object) -> tuple[float, float]:
+    """Seconds and peak MiB of one run; to be called in a new process, which no earlier run has affected."""
+    function: Callable[..., float] = run_published if variant == "published" else run_slicemaker
+    extra = () if variant == "published" else (variant,)
     peaks: dict[str, float] = {}
     ended = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(peaks, ended), daemon=True)
+    watcher = threading.Thread(target=_watch_memory, args=(peaks, ended), daemon=True)
     watcher.start()
     try:
         seconds = function(*arguments, *extra)
     finally:
         ended.set()
         watcher.join()
-    return seconds, max(peaks.values(), default=_peak("self"))
+    return seconds, max(peaks.values(), default=_peak_memory("self"))
 
 
-def _watch(peaks: dict[str, float], ended: threading.Event) -> None:
-    """Until it starts its own program, a child process shows this one's command line and memory: not counted."""
-    this = Path("/proc/self/cmdline").read_bytes()
+def _watch_memory(peaks: dict[str, float], ended: threading.Event) -> None:
+    """Record the peak memory of each child process in MiB."""
+    # Until a child starts its program, it shows the command line and the memory of this process.
+    own_program = Path("/proc/self/cmdline").read_bytes()
     while not ended.wait(0.02):
         for process in _descendants("self"):
             program = Path(f"/proc/{process}/cmdline")
-            if program.exists() and program.read_bytes() != this:
-                peaks[process] = max(peaks.get(process, 0.0), _peak(process))
+            if program.exists() and program.read_bytes() != own_program:
+                peaks[process] = max(peaks.get(process, 0.0), _peak_memory(process))
 
 
 def _descendants(process: str) -> list[str]:
@@ -121,8 +119,8 @@ def _descendants(process: str) -> list[str]:
     return found
 
 
-def _peak(process: str) -> float:
-    """The largest resident memory so far, in MiB; 0 where the system does not tell, or the process is gone."""
+def _peak_memory(process: str) -> float:
+    """The largest resident memory of a process so far, in MiB; 0 if it has ended or the system does not report it."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
@@ -131,9 +129,9 @@ def _peak(process: str) -> float:
 
 
 def compare(reference: Path, folder: Path, every: bool) -> tuple[int, int]:
-    """How many slices there are, and how many the published way resized, so that they cannot be compared.
+    """The number of slices, and of those that the published script resized, which cannot be compared.
 
-    UserError at the first that is missing or differs in pixels or mask.
+    UserError at the first slice that is missing or differs in pixels or mask.
     """
     import numpy as np
 
@@ -144,47 +142,51 @@ def compare(reference: Path, folder: Path, every: bool) -> tuple[int, int]:
         raise UserError(f"{folder}: slices differ: {', '.join(sorted(names ^ expected)[:3])}")
     resized = 0
     for name in sorted(names):
-        with np.load(reference / name) as theirs, np.load(folder / name) as mine:
-            if theirs["ct"].shape != mine["ct"].shape:
+        with np.load(reference / name) as expected_slice, np.load(folder / name) as slice_file:
+            if expected_slice["ct"].shape != slice_file["ct"].shape:
                 resized += 1
-            elif not all(np.array_equal(theirs[key], mine[key]) for key in ("ct", "mask")):
-                raise UserError(f"{folder / name}: differs from the published way's")
+            elif not all(np.array_equal(expected_slice[key], slice_file[key]) for key in ("ct", "mask")):
+                raise UserError(f"{folder / name}: differs from the published script's")
     return len(names), resized
 
 
-def main() -> None:
-    parser = Parser(__doc__)
-    parser.add_argument("--inpath", type=Path, required=True, help="folder of the raw cases")
-    parser.add_argument("--dataset", choices=["kits"], default="kits", help="stored slice by slice: kits")
-    parser.add_argument("--task", default="tumor", help="default: tumor")
-    parser.add_argument("--workers", type=whole(1), default=2, help="threads or processes (default: 2)")
-    parser.add_argument("--repeats", type=whole(1), default=3, help="runs of each way (default: 3)")
-    options = parser.parse_args()
+@dataclass(frozen=True)
+class BenchOptions:
+    """cutting"""
 
+    inpath: Path = option(MISSING, "folder of the raw cases")
+    dataset: Literal["kits"] = option("kits", "stored slice by slice: kits")
+    task: str = option("tumor", "organ, tumor or all")
+    workers: PositiveInt = option(2, "threads or processes")
+    repeats: PositiveInt = option(3, "runs of each way")
+
+
+def main() -> None:
+    (options,) = Parser(__doc__).read(BenchOptions)
     for path in options.inpath.rglob("*.nii*"):
         path.read_bytes()
-    results: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+    results: dict[str, list[tuple[float, float]]] = {variant: [] for variant in VARIANTS}
     with tempfile.TemporaryDirectory() as temporary:
         for _ in range(options.repeats):
-            for way in WAYS:
-                folder = Path(temporary) / way
+            for variant in VARIANTS:
+                folder = Path(temporary) / variant
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                     arguments = (options.inpath, folder, options.dataset, options.task, options.workers)
-                    results[way].append(pool.submit(measured, way, *arguments).result())
+                    results[variant].append(pool.submit(measure, variant, *arguments).result())
         reference = Path(temporary) / "published"
-        counts = {way: compare(reference, Path(temporary) / way, way != "target") for way in WAYS}
+        counts = {name: compare(reference, Path(temporary) / name, name != "target") for name in VARIANTS}
     base = statistics.median(seconds for seconds, _ in results["published"])
-    print(f"{'way':<10} {'seconds':>8} {'ratio':>6} {'slices':>7} {'peak MiB':>9}   (median of {options.repeats})")
-    for way, runs in results.items():
+    print(f"{'variant':<10} {'seconds':>8} {'ratio':>6} {'slices':>7} {'peak MiB':>9}   (median of {options.repeats})")
+    for variant, runs in results.items():
         seconds = statistics.median(seconds for seconds, _ in runs)
         peak = max(peak for _, peak in runs)
-        print(f"{way:<10} {seconds:>8.2f} {base / seconds:>6.1f} {counts[way][0]:>7} {peak:>9.0f}")
+        print(f"{variant:<10} {seconds:>8.2f} {base / seconds:>6.1f} {counts[variant][0]:>7} {peak:>9.0f}")
     total, resized = counts["all"]
     print(f"contents agree: the same slice numbers; the same pixels and masks in {total - resized} of {total} slices")
     if resized:
-        print(f"{resized} slices, resized by the published way, were not compared")
+        print(f"{resized} slices, resized by the published script, were not compared")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Times distillation steps against what they cannot do without: the teacher's forward pass and the student's step.
 
-    python scripts/bench_step.py --size 384 --batch 8 --repeats 20 --device cuda --amp bf16
-    python scripts/bench_step.py --kd hlfd cwd cwd_features,layers=e4+e5 --teacher unet_r50 --student resnet_18
+    python scripts/bench_step.py --size 384 --batch_size 8 --repeats 20 --device cuda --amp bf16
+    python scripts/bench_step.py --kd hlfd cwd cwd_features,layers=e4+e5 --model unet_r50 --smodel resnet_18
 
 The images are random. The kinds of step take turns, so that a busy machine slows all of them; medians and their
 ratios to the baseline are printed, on a GPU also the most memory that a step takes beyond weights and optimisers.
@@ -9,49 +9,54 @@ ratios to the baseline are printed, on a GPU also the most memory that a step ta
 
 from __future__ import annotations
 
-import argparse
+import tempfile
 from collections.abc import Callable
-from copy import deepcopy
-from functools import partial
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import _root  # noqa: F401
 
 from distillation import METHODS
-from engine.options import Parser, whole
 from utils.errors import run
+from utils.numbers import PositiveInt, int_from
+from utils.options import Parser, option
 
 if TYPE_CHECKING:
     import torch
 
-    from distillation.task import TrainingTask
-    from engine.device import Precision
-    from utils.batch import Batch
+    from datasets.slices.slice_folder import SliceFolder
 
 BASELINE = "teacher forward + plain step"
 SLOW = 2.0  # times the baseline
+ALIASES = {"teacher": "model", "student": "smodel", "batch": "batch_size"}
 
-Step = Callable[[], object]
+
+@dataclass(frozen=True)
+class StepOptions:
+    """steps: which, and how large"""
+
+    kd: tuple[str, ...] = option((), "methods (default: all)", metavar="METHOD")
+    model: str = option("raunet", "the teacher, by its network's name")
+    smodel: str = option("resnet_18", "the student, by its network's name")
+    size: PositiveInt = option(384, "pixels along each side")
+    batch_size: PositiveInt = option(2, "images in a batch")
+    classes: int = option(2, "classes, the background among them", type=int_from(2))
+    repeats: PositiveInt = option(10, "timed steps of each kind")
+    device: str = option("cpu", "auto, cpu, cuda, cuda:1 or mps")
+    amp: Literal["auto", "off", "bf16", "fp16"] = option("off", "mixed precision")
 
 
 def main() -> None:
-    parser = Parser(__doc__)
-    parser.add_argument("--kd", nargs="+", default=list(METHODS), metavar="METHOD", help="default: every method")
-    parser.add_argument("--teacher", default="raunet", help="a network's name (default: raunet)")
-    parser.add_argument("--student", default="resnet_18", help="a network's name (default: resnet_18)")
-    parser.add_argument("--size", type=whole(1), default=384, help="pixels along each side (default: 384)")
-    parser.add_argument("--batch", type=whole(1), default=2, help="images in a batch (default: 2)")
-    parser.add_argument("--classes", type=whole(2), default=2, help="background included (default: 2)")
-    parser.add_argument("--repeats", type=whole(1), default=10, help="timed steps of each kind (default: 10)")
-    parser.add_argument("--device", default="cpu", help="auto, cpu (the default), cuda, cuda:1, mps")
-    parser.add_argument("--amp", choices=["auto", "off", "bf16", "fp16"], default="off", help="default: off")
-    options = parser.parse_args()
+    (options,) = Parser(__doc__, ALIASES).read(StepOptions)
 
+    from engine.cost import measure_in_turns
     from engine.device import choose_device
-    from engine.timing import measure_in_turns
 
     device = choose_device(options.device)
-    costs = measure_in_turns(make_steps(options, device), options.repeats, device)
+    with tempfile.TemporaryDirectory() as folder:
+        steps = make_steps(options, Path(folder), device)
+    costs = measure_in_turns(steps, options.repeats, device)
     ratios = {name: cost.median / costs[BASELINE].median for name, cost in costs.items()}
     for name, cost in costs.items():
         memory = f"{max(cost.gigabytes):9.2f} GB" if max(cost.gigabytes) else ""
@@ -60,48 +65,65 @@ def main() -> None:
     print(f"over {SLOW:g} times the baseline: {', '.join(slow) or 'none'}")
 
 
-def make_steps(options: argparse.Namespace, device: torch.device) -> dict[str, Step]:
-    """Name -> one whole training step, its optimisers included."""
+def make_steps(options: StepOptions, folder: Path, device: torch.device) -> dict[str, Callable[[], object]]:
+    """Name -> one training step, its optimisers included, on slices of noise in `folder`."""
     import torch
 
-    from distillation import build_method
-    from distillation.task import Distiller, SupervisedTask
-    from engine.device import Precision
-    from networks import build
-    from utils.batch import Batch
+    from distillation import parse_methods
+    from engine.options import DataOptions, DistillationOptions, RunOptions, TrainingOptions
+    from engine.segmenter import Segmenter
+    from engine.training.run import new_segmenter
+    from engine.training.timed_step import TimedStep
 
-    torch.manual_seed(0)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    precision = Precision(options.amp, device)
-    shape = (options.batch, options.size, options.size)
-    mask = torch.randint(0, options.classes, shape, dtype=torch.uint8)
-    batch = Batch(torch.randn(shape).unsqueeze(1), mask, [""] * options.batch).to(device)
-    names = (options.teacher, options.student)
-    teacher, student = (build(name, options.classes).to(memory_format=torch.channels_last) for name in names)
-    teacher.to(device).eval()
-    plain = training_step(SupervisedTask(deepcopy(student)), batch, precision)
+    slices = write_noise(folder, options.size, options.batch_size, options.classes)
+    data = DataOptions("msd", "all", folder, size=options.size, crop=0, augment="none")
+    training = TrainingOptions(
+        checkpoint_path=folder, steps=1, batch_size=options.batch_size, lr=1e-4, amp=options.amp, device=options.device
+    )
+    torch.manual_seed(0)
+    teacher: Segmenter = new_segmenter(RunOptions(options.model, data, training), slices)
+    teacher.network.to(device).eval()
+    plain = TimedStep(RunOptions(options.smodel, data, training))
 
     def baseline() -> None:
-        with torch.no_grad(), precision.autocast():
-            teacher(batch.image)
+        with torch.no_grad(), plain.trainer.precision.autocast():
+            teacher.network(plain.batch.image)
         plain()
 
-    steps = {BASELINE: baseline}
-    for spec in options.kd:
-        method = build_method([spec], student.channels, teacher.channels)
-        steps[spec] = training_step(Distiller(deepcopy(student), teacher, method), batch, precision)
+    steps: dict[str, Callable[[], object]] = {BASELINE: baseline}
+    for text in options.kd or METHODS:
+        distillation = DistillationOptions(folder / "teacher.ckpt", methods=parse_methods([text]))
+        steps[text] = TimedStep(RunOptions(options.smodel, data, training, distillation), teacher)
     return steps
 
 
-def training_step(task: TrainingTask, batch: Batch, precision: Precision) -> Step:
-    """A step of the training loop."""
-    from engine.training.trainer import make_optimizers, take_step
+def write_noise(folder: Path, size: int, batch_size: int, classes: int) -> SliceFolder:
+    """A folder of slices in which one case trains with `batch_size` slices and another validates."""
+    import numpy as np
 
-    task.to(precision.device).train().prepare([batch])
-    optimizers = make_optimizers(task, lr=1e-4)
+    from datasets.labels import LabelMap
+    from datasets.slices.manifest import Manifest, ManifestCase
+    from datasets.slices.slice_folder import SliceFolder, list_file
+    from datasets.slicing.cut_case import slice_name, write_slice
 
-    return partial(take_step, task, batch, optimizers, precision)
+    names = tuple(f"class_{i}" for i in range(1, classes))
+    regions = {name: (i,) for i, name in enumerate(names, start=1)}
+    label_map = LabelMap("all", names, tuple((i,) for i in range(1, classes)), regions)
+    manifest = Manifest("msd", (-200.0, 300.0), seed=0, tasks={"all": label_map})
+    draws = np.random.default_rng(0)
+    for case, (split, count) in {"train": ("train", batch_size), "val": ("val", 1)}.items():
+        manifest.cases[case] = ManifestCase(
+            (count, size, size), (1.0, 1.0, 1.0), 1.0, 0.0, (-200.0, 300.0), {}, split, {}, []
+        )
+        for index in range(count):
+            image = draws.integers(-200, 300, (size, size)).astype(np.int16)
+            mask = draws.integers(0, classes, (size, size)).astype(np.uint8)
+            write_slice(folder / slice_name(case, index), image, mask)
+    manifest.save(folder)
+    np.save(list_file(folder, "msd", "all"), np.array([slice_name("train", i) for i in range(batch_size)]))
+    return SliceFolder.open(folder, "msd", "all")
 
 
 if __name__ == "__main__":

@@ -1,42 +1,50 @@
-"""Compare what networks cost: parameters, MACs, memory, speed, and the stages that distillation sees.
+"""Compare what networks cost: parameters, MACs, memory, speed, and the stages that distillation compares.
 
     python scripts/count_ops.py
-    python scripts/count_ops.py --models raunet resnet_18 enet smp/unetplusplus/resnet18 --size 256
-    python scripts/count_ops.py --models raunet resnet_18 --device cuda --batch_size 8 --markdown
+    python scripts/count_ops.py --model raunet resnet_18 enet smp/unetplusplus/resnet18 --size 256
+    python scripts/count_ops.py --model raunet resnet_18 --device cuda --batch_size 8 --markdown
 
 GMACs are those of one slice. Memory is the peak of activations in one forward pass without gradients, beyond
-weights and images, for the whole batch. Speed is from the median pass. A stage reads channels/stride.
+weights and images, for the whole batch. Speed is that of the median pass. A stage reads channels/stride.
 """
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import _root  # noqa: F401
 
-from engine.options import Parser, device_option, whole
 from utils.errors import run
+from utils.numbers import PositiveInt, int_from
+from utils.options import Parser, option
 
 if TYPE_CHECKING:
     import torch
 
-HEADER = ["network", "parameters (M)", "GMACs", "peak memory (MiB)", "slices/s", "e1..e5", "d5..d2"]
+
+ALIASES = {"models": "model"}
+
+
+@dataclass(frozen=True)
+class CountOptions:
+    """networks: which, and on what"""
+
+    model: tuple[str, ...] = option((), "networks (default: all that have a name of their own)", metavar="NAME")
+    size: PositiveInt = option(384, "pixels along each side")
+    classes: int = option(2, "output channels", type=int_from(2))
+    batch_size: PositiveInt = option(1, "slices at once, for memory and speed")
+    repeats: PositiveInt = option(10, "timed passes")
+    threads: PositiveInt | None = option(None, "CPU threads (default: PyTorch's choice)")
+    markdown: bool = option(False, "print a Markdown table")
+    device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps")
 
 
 def main() -> None:
-    parser = Parser(__doc__)
-    add = parser.add_argument
-    add("--models", nargs="+", metavar="NAME", help="networks (default: all that have a name of their own)")
-    add("--size", type=whole(1), default=384, help="pixels along each side (default: 384)")
-    add("--classes", type=whole(2), default=2, help="output channels (default: 2)")
-    add("--batch_size", type=whole(1), default=1, help="slices at once, for memory and speed (default: 1)")
-    add("--repeats", type=whole(1), default=10, help="timed passes (default: 10)")
-    add("--threads", type=whole(1), help="CPU threads (default: PyTorch's choice)")
-    add("--markdown", action="store_true", help="print a Markdown table")
-    device_option(parser)
-    args = parser.parse_args()
+    (options,) = Parser(__doc__, ALIASES).read(CountOptions)
 
+    # PyTorch takes seconds to load, and --help should not wait for it.
+    import pandas as pd
     import torch
 
     from engine.device import choose_device, environment
@@ -44,37 +52,36 @@ def main() -> None:
     from networks import NETWORKS, network_name
     from utils.progress import progress
 
-    names = [network_name(name) for name in args.models or NETWORKS]
-    device = choose_device(args.device)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    table = [HEADER, *(measure(name, device, args) for name in progress(names, "measuring", unit="network"))]
-    print(markdown_table(table) if args.markdown else format_table(table))
+    names = [network_name(name) for name in options.model or NETWORKS]
+    device = choose_device(options.device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    table = pd.DataFrame(measure(name, device, options) for name in progress(names, "measuring", unit="network"))
+    print(markdown_table(table) if options.markdown else format_table(table))
     print(
-        f"\n{args.batch_size} x 1 x {args.size} x {args.size}, {args.classes} classes; "
+        f"\n{options.batch_size} x 1 x {options.size} x {options.size}, {options.classes} classes; "
         f"{environment(device)['processor']}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
     )
 
 
-def measure(name: str, device: torch.device, args: argparse.Namespace) -> list[str]:
-    """One row of the table."""
+def measure(name: str, device: torch.device, options: CountOptions) -> dict[str, str]:
+    """A line of the table."""
+    from engine.cost import format_size, forward_speed, parameters_and_macs, peak_activation_bytes
     from networks import build
-    from networks.count import count, peak_activation_bytes, slices_per_second, stages
 
-    network = build(name, args.classes).to(device)
-    parameters, macs = count(network, args.size)
-    peak = peak_activation_bytes(network, args.size, args.batch_size)
-    speed = slices_per_second(network, args.size, args.batch_size, args.repeats)
-    maps = [f"{stage.channels}/{stage.stride}" for stage in stages(network)]
-    return [
-        name,
-        f"{parameters / 1e6:.2f}",
-        f"{macs / 1e9:.2f}",
-        f"{peak / 2**20:.1f}",
-        f"{speed:.1f}",
-        " ".join(maps[:5]),
-        " ".join(maps[5:]),
-    ]
+    network = build(name, options.classes).to(device)
+    parameters, macs = parameters_and_macs(network, options.size)
+    size, gmacs = format_size(parameters, macs / 1e9)
+    maps = [f"{stage.channels}/{stage.stride}" for stage in network.channels.stages]
+    return {
+        "network": name,
+        "parameters": size,
+        "GMACs": gmacs,
+        "peak memory (MiB)": f"{peak_activation_bytes(network, options.size, options.batch_size) / 2**20:.1f}",
+        "slices/s": f"{forward_speed(network, options.size, options.batch_size, options.repeats):.1f}",
+        "e1..e5": " ".join(maps[:5]),
+        "d5..d2": " ".join(maps[5:9]),
+    }
 
 
 if __name__ == "__main__":

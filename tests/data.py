@@ -1,4 +1,4 @@
-"""Small raw cases on disk. Orientations are made by nibabel alone, not by the code under test."""
+"""Small raw cases on disk, and their slices. nibabel makes the orientations, not the code under test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 from numpy.typing import NDArray
 
 from datasets.raw import open_layout
-from datasets.slicing.slicemaker import Summary, make_slices
+from datasets.slicing.options import SliceMakerOptions
+from datasets.slicing.slicemaker import make_slices
+from datasets.slicing.summary import SliceMakerSummary
 
 KITS, LITS = "IPL", "LPS"
 ORIENTATIONS = [
@@ -21,7 +23,7 @@ ORIENTATIONS = [
 
 
 def oriented(volume: NDArray[Any], codes: str, spacing: tuple[float, float, float] = (3.0, 0.8, 0.7)) -> Any:
-    """A NIfTI image of a volume [Z, Y, X] that grows to S, P, L, stored along `codes`; spacing z, y, x in mm."""
+    """A NIfTI image, stored along `codes`, of a volume [Z, Y, X] that grows to S, P, L; spacing z, y, x in mm."""
     dz, dy, dx = spacing
     affine = np.array([[0, 0, -dx, 90], [0, -dy, 0, 80], [dz, 0, 0, -70], [0, 0, 0, 1]], float)
     image = nib.Nifti1Image(volume, affine)
@@ -31,6 +33,11 @@ def oriented(volume: NDArray[Any], codes: str, spacing: tuple[float, float, floa
     return image
 
 
+def voxels(path: Path) -> NDArray[Any]:
+    """The stored voxels of a NIfTI file, in the file's order of axes."""
+    return np.asanyarray(nib.load(path).dataobj)
+
+
 def save(volume: NDArray[Any], path: Path, codes: str = KITS) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(oriented(volume, codes), path)
@@ -38,7 +45,7 @@ def save(volume: NDArray[Any], path: Path, codes: str = KITS) -> Path:
 
 
 def ct_and_label(shape: tuple[int, int, int] = (8, 20, 24), seed: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Noise in HU, an organ (1) in the lower half of the slices, and in it a tumour (2) on two of them."""
+    """Noise in HU, an organ (1) in the lower half of the slices, and a tumour (2) inside it on two slices."""
     draws = np.random.default_rng(seed)
     image = draws.integers(-1000, 1000, shape).astype(np.int16)
     label = np.zeros(shape, np.uint8)
@@ -57,13 +64,19 @@ def kits_case(root: Path, number: int, shape: tuple[int, int, int] = (8, 20, 24)
 
 
 def loose_ct(folder: Path, *names: str) -> Path:
-    """Plain NIfTI files, each of 8 slices of noise, drawn by its place among the names."""
+    """NIfTI files of 8 slices of noise, seeded by their position among the names."""
     for seed, name in enumerate(names):
         save(ct_and_label(seed=seed)[0], folder / f"{name}.nii.gz", "LPS")
     return folder
 
 
-def cut_all(raw: Path, out: Path, dataset: str = "kits", **options: Any) -> Summary:
-    """SliceMaker for tumours, with half of the slices of cases without segmentation."""
+def cut_slices(raw: Path, out: Path, dataset: str = "kits", task: str = "tumor", **options: Any) -> SliceMakerSummary:
+    """SliceMaker in this process."""
     layout = open_layout(dataset, raw)
-    return make_slices(raw, out, layout, layout.label_map("tumor"), **{"workers": 1, "unlabelled": 0.5, **options})
+    chosen = SliceMakerOptions(**{"workers": 1, **options})
+    return make_slices(raw, out, layout, layout.label_map(task), chosen)
+
+
+def cut_all(raw: Path, out: Path, dataset: str = "kits", **options: Any) -> SliceMakerSummary:
+    """The same, with half of the slices of cases without segmentation."""
+    return cut_slices(raw, out, dataset, **{"unlabelled": 0.5, **options})

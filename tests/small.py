@@ -1,4 +1,4 @@
-"""A network, an archive and a trainer small enough to train within a test."""
+"""Networks, methods and slices small enough to train within a test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.contract import Features, SegmentationNetwork
+from distillation import build_method, parse_methods
+from distillation.method import Method
+from networks.contract import Channels, Features, SegmentationNetwork, resize
+
+
+def make_method(text: str, student: Channels, teacher: Channels) -> Method:
+    """The methods that a text such as "hlfd at:3.0" means, separated by spaces as on the command line."""
+    return build_method(parse_methods(text.split()), student, teacher)
+
+
+class TinyNetwork(SegmentationNetwork):
+    """One convolution a stage, e1..e5 at strides `first_stride` * 1, 2, 4, 8, 16; no decoder channels: no decoder."""
+
+    def __init__(self, encoder: tuple[int, ...], decoder: tuple[int, ...], first_stride: int, classes: int) -> None:
+        super().__init__(classes)
+        self.encoder_channels, self.decoder_channels = encoder, decoder
+        self.encoder_strides = tuple(first_stride * 2**i for i in range(5))
+        self.down = nn.ModuleList(
+            nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, stride=stride)
+            for inputs, outputs, stride in zip((1, *encoder), encoder, (first_stride, 2, 2, 2, 2), strict=False)
+        )
+        self.up = nn.ModuleList(
+            nn.Conv2d(inputs, outputs, kernel_size=1)
+            for inputs, outputs in zip((encoder[-1], *decoder), decoder, strict=False)
+        )
+        self.head = nn.Conv2d(decoder[-1] if decoder else encoder[-1], classes, kernel_size=1)
+
+    def features(self, image: Tensor) -> Features:
+        x, encoder, decoder = image, [], []
+        for down in self.down:
+            x = F.leaky_relu(down(x))
+            encoder.append(x)
+        for up, skip in zip(self.up, encoder[3::-1], strict=False):
+            x = up(resize(x, skip.shape[2:]))
+            decoder.append(x)
+        return Features(tuple(encoder), tuple(decoder or encoder[3::-1]), resize(self.head(x), image.shape[2:]))
 
 
 class SmallNetwork(SegmentationNetwork):

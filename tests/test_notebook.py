@@ -21,8 +21,8 @@ def test_its_command_for_training_fits_its_phantoms() -> None:
     cells = nbformat.read(NOTEBOOK, as_version=4).cells
     (size,) = (re.search(r'"--size",\s*(\d+)', cell.source)[1] for cell in cells if "make_phantom.py" in cell.source)
     (line,) = (line for cell in cells for line in cell.source.splitlines() if line.startswith("python train.py"))
-    words = shlex.split(line)
-    assert words[words.index("--size") + 1] == size and words[words.index("--crop") + 1] == "0"
+    arguments = shlex.split(line)
+    assert arguments[arguments.index("--size") + 1] == size and arguments[arguments.index("--crop") + 1] == "0"
 
 
 def test_it_runs_on_phantoms(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_it_runs_on_phantoms(tmp_path: Path) -> None:
     printed = "".join(
         output.text for cell in notebook.cells for output in cell.get("outputs", ()) if output.output_type == "stream"
     )
-    assert "6 cases are whole, 0 are broken" in printed
+    assert "6 cases are valid, 0 are not" in printed
     assert (tmp_path / "slices" / "train" / "cases.json").exists()
     pictures = [o for cell in notebook.cells for o in cell.get("outputs", ()) if "image/png" in o.get("data", {})]
     assert len(pictures) == 5

@@ -1,1 +1,1 @@
-"""The ground floor: errors, names, seeding, progress, files. Imports nothing else of the project."""
+"""What every other package uses: errors, files, registries, seeding, progress. Imports no other package here."""

@@ -1,4 +1,4 @@
-"""What the loaders give and the losses take."""
+"""Batches of slices, as loaders make them and losses take them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+# Every pixel of the mask of a slice without a mask.
 UNLABELLED = 255
-"""Every pixel of the mask of a slice that has none."""
 
 
 class Batch(NamedTuple):
-    """image: float32 [B, 1, H, W] in [-1, 1]; mask: uint8 [B, H, W], the task's class indices; cases: B names.
+    """image: float32 [B, 1, H, W] in [-1, 1]; mask: uint8 [B, H, W], class indices; cases: B names.
 
-    A slice without a mask is `UNLABELLED` all over.
+    Where a slice has no mask, every pixel of `mask` is `UNLABELLED`.
     """
 
     image: Tensor
@@ -22,16 +22,17 @@ class Batch(NamedTuple):
     cases: list[str]
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on another device; the copy does not block where the memory is pinned."""
+        """A copy on another device; from pinned memory it does not block."""
         return Batch(self.image.to(device, non_blocking=True), self.mask.to(device, non_blocking=True), self.cases)
 
 
 def most_probable(scores: Tensor) -> Tensor:
-    """The index of the highest class, int64 [B, H, W], of probabilities or logits [B, C, H, W]; a tie's first."""
+    """The class with the highest probability or logit, [B, C, H, W] -> int64 [B, H, W]; the first one of a tie."""
     # On a CPU argmax takes ten times as long where the classes lie far apart in memory.
     return scores.max(dim=1).indices
 
 
 def has_mask(mask: Tensor) -> Tensor:
-    """bool [B] of masks [B, H, W]: False where a slice is `UNLABELLED`, all over or not at all."""
+    """bool [B] for masks [B, H, W]: False where a slice is `UNLABELLED`."""
+    # One pixel decides, as a mask is unlabelled in all its pixels or in none.
     return mask[:, 0, 0] != UNLABELLED

@@ -10,15 +10,18 @@ import torch
 from utils.errors import UserError
 from utils.files import atomic_write
 
+FORMAT = 2
+"""Of what is written. Format 1 had no number; its networks are read, its runs can't be resumed."""
+
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write `content` so that `torch.load(weights_only=True)` reads it back."""
     with atomic_write(path) as temporary:
-        torch.save(content, temporary)
+        torch.save({"format": FORMAT, **content}, temporary)
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read a checkpoint; UserError if it is missing, damaged, or not one of this project's."""
+    """Read a checkpoint; UserError if it is missing, damaged, not one of this project's, or of a later version."""
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; train.py writes best.ckpt and last.ckpt")
     try:
@@ -28,4 +31,6 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str,
         raise UserError(f"{path}: is not a checkpoint that can be read ({reason})") from None
     if not isinstance(content, dict) or "weights" not in content:
         raise UserError(f"{path}: holds no network weights; give a checkpoint that train.py or train_kd.py wrote")
+    if content.get("format", 1) not in (1, FORMAT):
+        raise UserError(f"{path}: has the unknown checkpoint format {content['format']!r}; update the code to read it")
     return content

@@ -1,4 +1,4 @@
-"""How many processors there are to use."""
+"""The number of processor cores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def usable_cores() -> int:
-    """Those that this process may run on: in a container or a cluster job fewer than the machine has."""
+    """The number of cores that this process may use; fewer than the machine has in a container or a cluster job."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, told in one line."""
+"""Errors that the user can fix, reported in one line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """Bad usage or bad input. The message is one line that names the file and says what to do."""
+    """Wrong usage or invalid input. The message is one line that names the file and says what to do."""
 
 
 def run(main: Callable[[], None]) -> None:
@@ -15,7 +15,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        # One raised in a loading process arrives with that process's traceback before it.
+        # If a loader's worker process raised it, its message contains that process's traceback.
         message = " ".join(str(error).rpartition("UserError: ")[2].split())
         print(f"error: {message}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from utils.errors import UserError
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Write to the path this yields; it takes the place of `path` only when the block ends well.
+    """Yields a temporary path to write to; it replaces `path` if the block ends without an error.
 
-    The temporary name keeps every suffix of `path`, since writers such as nibabel go by it. UserError if the
-    system refuses.
+    The temporary name keeps all suffixes of `path`, from which nibabel and others infer the format. UserError if the
+    file cannot be written.
     """
     temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
     try:
@@ -34,17 +34,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it; UserError if something else is in the way."""
+    """Make a folder and its parents; UserError if that is not possible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be used as a folder ({error.strerror}); give another path") from None
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON that people read: indented, keys in the order given."""
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8."""
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write indented JSON, keys in the given order."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_json(path: Path) -> Any:

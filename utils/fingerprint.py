@@ -1,4 +1,4 @@
-"""Short digests that tell whether two runs used the same data and weights."""
+"""Short digests, to detect whether two runs used the same data and weights."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import nn
 
 
 def fingerprint(parts: Iterable[str]) -> str:
-    """A short digest: two runs of the same parts have the same."""
+    """The digest of a sequence of strings, 12 hexadecimal digits."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def fingerprint_weights(network: nn.Module) -> str:
-    """The digest of all weights and statistics: the file they came from may move."""
+    """The digest of all parameters and buffers, wherever they were loaded from."""
     digest = hashlib.sha256()
     for value in network.state_dict().values():
         digest.update(value.cpu().contiguous().numpy().tobytes())

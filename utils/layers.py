@@ -25,3 +25,11 @@ def conv_bn_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
         BatchNorm(outputs),
         nn.ReLU(inplace=True),
     )
+
+
+def conv_bn(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
+    """Convolution that keeps the size and batch norm, for maps of either sign; `kernel` is odd."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
+        BatchNorm(outputs),
+    )

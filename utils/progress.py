@@ -1,7 +1,8 @@
-"""Progress bars, on stderr, only for what takes longer than a moment."""
+"""Progress bars on stderr, for work that takes longer than a second."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -10,6 +11,12 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], text: str, *, total: int | None = None, unit: str = "it") -> tqdm[T]:
-    """`items` with a bar that appears after a second and clears itself when done."""
-    return tqdm(items, desc=text, total=total, unit=unit, delay=1.0, leave=False, dynamic_ncols=True)
+def print_line(text: str) -> None:
+    """Print a line at once, above any bar that is shown."""
+    tqdm.write(text)
+    sys.stdout.flush()
+
+
+def progress(items: Iterable[T], text: str, *, total: int | None = None, initial: int = 0, unit: str = "it") -> tqdm[T]:
+    """`items` with a bar that appears after a second and is cleared at the end; initial: how many were done before."""
+    return tqdm(items, desc=text, total=total, initial=initial, unit=unit, delay=1.0, leave=False, dynamic_ncols=True)

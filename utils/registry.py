@@ -9,7 +9,7 @@ from typing import Any
 from utils.errors import UserError
 
 
-def plain(name: str) -> str:
+def normalise_name(name: str) -> str:
     """`ResNet-18`, `resnet_18` and `resnet18` are one name."""
     return name.lower().replace("-", "").replace("_", "").replace(" ", "")
 
@@ -18,7 +18,7 @@ def match_name(kind: str, name: str, names: Iterable[str]) -> str:
     """The entry of `names` that `name` means; UserError with all the names if there is none."""
     names = list(names)
     for candidate in names:
-        if plain(candidate) == plain(name):
+        if normalise_name(candidate) == normalise_name(name):
             return candidate
     raise UserError(f"there is no {kind} {name!r}: choose one of {', '.join(names)}")
 

@@ -1,4 +1,4 @@
-"""Raw cases in their public layouts. A layout is one file here and one line in `LAYOUTS`."""
+"""Raw cases in the layouts in which they are published. A layout is one file here and one line in `LAYOUTS`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ LAYOUTS: dict[str, str] = {
 
 
 def open_layout(name: str, root: Path) -> Layout:
-    """The layout `name` of the raw data in `root`; only msd reads its labels from there (dataset.json)."""
+    """The layout `name` for the raw data in `root`; only msd reads something there, its labels (dataset.json)."""
     layout: Layout = lookup(LAYOUTS, "dataset", name)(root)
     return layout

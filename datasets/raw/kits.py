@@ -1,4 +1,4 @@
-"""KiTS19: kidneys (1) and kidney tumours (2) on CT, one folder a case.
+"""KiTS19: kidneys (1) and kidney tumours (2) on CT, one folder per case.
 
 N. Heller et al.: The KiTS19 Challenge Data, 2019 (arXiv 1904.00445). Cases 210 to 299 have no segmentation.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasets.labels import organ_and_tumor
-from datasets.raw.layout import Case, Layout, nifti, pair, some
+from datasets.raw.layout import Case, Layout, find_nifti, make_case, require_cases
 
 EXPECTED = "case_NNNNN/imaging.nii.gz with case_NNNNN/segmentation.nii.gz"
 
@@ -17,10 +17,10 @@ def find(root: Path) -> list[Case]:
     """The cases in `root`, or one folder below: a clone of the challenge's repository has them in data/."""
     cases = []
     for folder in sorted(root.glob("case_*")) or sorted(root.glob("*/case_*")):
-        image, label = nifti(folder, "imaging"), nifti(folder, "segmentation")
+        image, label = find_nifti(folder, "imaging"), find_nifti(folder, "segmentation")
         if image or label:
-            cases.append(pair(folder.name.removeprefix("case_"), image, label, "imaging.nii.gz beside it"))
-    return some(cases, root, EXPECTED)
+            cases.append(make_case(folder.name.removeprefix("case_"), image, label, "imaging.nii.gz next to it"))
+    return require_cases(cases, root, EXPECTED)
 
 
 def layout(root: Path) -> Layout:

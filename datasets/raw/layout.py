@@ -1,4 +1,4 @@
-"""What a raw data set gives: its cases, their labels, and the tasks that can be set on them."""
+"""What a raw data set provides: its cases, their labels, and the tasks defined on them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SUFFIXES = (".nii.gz", ".nii")
 
 
 class NoCases(UserError):
-    """A folder is not laid out as expected, or is empty; what a mistake in a case raises is no such error."""
+    """The folder is missing, or holds no case in the expected layout; an invalid case raises a plain `UserError`."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image and, where there is one, its segmentation; `channel` picks one of a 4D image."""
+    """One image and its segmentation, if it has one; `channel` selects one channel of a 4D image."""
 
     name: str
     image: Path
@@ -29,9 +29,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Layout:
-    """labels: every source label allowed, 0 (background) included, with its meaning.
+    """labels: every allowed source label with its meaning, 0 (background) included.
 
-    window: (low, high) in HU; None, for MR: the 0.5 and 99.5 percentiles of each volume.
+    tasks: what `--task` can name. window: (low, high) in HU, or None for MR, which uses the 0.5 and 99.5
+    percentiles of each volume.
     """
 
     name: str
@@ -40,23 +41,24 @@ class Layout:
     labels: dict[int, str]
     window: tuple[float, float] | None
 
-    def label_map(self, name: str) -> LabelMap:
-        """The task that `name` means; UserError with the names there are."""
-        return self.tasks[match_name(f"{self.name} task", name, self.tasks)]
+    def label_map(self, task: str) -> LabelMap:
+        """The label map of a task; UserError with the available tasks if there is none of that name."""
+        return self.tasks[match_name(f"{self.name} task", task, self.tasks)]
 
 
-def plain_case(name: str) -> str:
-    """A case's name without what other layouts write around it: nnU-Net's case_00007_0000 is KiTS's 00007."""
-    return name.removeprefix("case_").removesuffix("_0000")
+def canonical_name(case: str) -> str:
+    """A case's name without the affixes of other layouts: nnU-Net's case_00007_0000 is KiTS's 00007."""
+    return case.removeprefix("case_").removesuffix("_0000")
 
 
-def match_case(name: str, known: Collection[str]) -> str:
-    """The one of the `known` names that `name` means; `name` itself if it means none."""
-    same = (each for each in known if plain_case(each) == plain_case(name))
-    return name if name in known else next(same, name)
+def match_case(name: str, cases: Collection[str]) -> str:
+    """The entry of `cases` that is the same case as `name`; `name` itself if there is none."""
+    if name in cases:
+        return name
+    return next((case for case in cases if canonical_name(case) == canonical_name(name)), name)
 
 
-def nifti(folder: Path, stem: str) -> Path | None:
+def find_nifti(folder: Path, stem: str) -> Path | None:
     """`folder/stem.nii.gz` or `folder/stem.nii`, whichever exists."""
     for suffix in SUFFIXES:
         path = folder / f"{stem}{suffix}"
@@ -65,7 +67,7 @@ def nifti(folder: Path, stem: str) -> Path | None:
     return None
 
 
-def stem(path: Path) -> str | None:
+def nifti_stem(path: Path) -> str | None:
     """The file name without `.nii` or `.nii.gz`; None for other files and for hidden ones."""
     for suffix in SUFFIXES:
         if path.name.endswith(suffix) and not path.name.startswith("."):
@@ -73,15 +75,15 @@ def stem(path: Path) -> str | None:
     return None
 
 
-def pair(name: str, image: Path | None, label: Path | None, expected: str) -> Case:
-    """A case; UserError if there is a segmentation but no image."""
+def make_case(name: str, image: Path | None, label: Path | None, expected: str) -> Case:
+    """UserError that names the `expected` image if there is only a segmentation."""
     if image is None:
         raise UserError(f"{label}: its image is missing: expected {expected}")
     return Case(name, image, label)
 
 
-def some(cases: list[Case], root: Path, expected: str) -> list[Case]:
-    """`cases` as they are; NoCases that says what was looked for if there are none."""
+def require_cases(cases: list[Case], root: Path, expected: str) -> list[Case]:
+    """`cases`, unchanged; NoCases that describes the `expected` files if the list is empty."""
     if not root.is_dir():
         raise NoCases(f"{root}: no such folder; give the folder that holds {expected}")
     if not cases:

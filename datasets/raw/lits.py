@@ -1,4 +1,4 @@
-"""LiTS: livers (1) and liver tumours (2) on CT, numbered pairs of files or one folder a case.
+"""LiTS: livers (1) and liver tumours (2) on CT, numbered pairs of files or one folder per case.
 
 P. Bilic et al.: The Liver Tumor Segmentation Benchmark (LiTS), Medical Image Analysis 84, 2023
 (arXiv 1901.04056).
@@ -9,17 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasets.labels import organ_and_tumor
-from datasets.raw.layout import Case, Layout, pair, some, stem
+from datasets.raw.layout import Case, Layout, make_case, nifti_stem, require_cases
 from utils.errors import UserError
 
 EXPECTED = "volume-N.nii with segmentation-N.nii, or case_NNNNN/volume.nii with case_NNNNN/segmentation.nii"
 
 
 def find(root: Path) -> list[Case]:
-    """The cases in `root` and the folders below it, by number; a pair may lie in two folders."""
+    """The cases in `root` and in the folders below it, by number; image and label may lie in different folders."""
     found: dict[str, dict[str, Path]] = {"volume": {}, "segmentation": {}}
     for path in sorted(root.rglob("*.nii*")):
-        kind, _, number = (stem(path) or "").partition("-")
+        kind, _, number = (nifti_stem(path) or "").partition("-")
         name = number or path.parent.name.removeprefix("case_")
         if kind in found and name.isdigit() and path.is_file():
             other = found[kind].setdefault(name, path)
@@ -27,10 +27,10 @@ def find(root: Path) -> list[Case]:
                 raise UserError(f"{path}: case {name} is also in {other.parent}; remove one of them")
     images, labels = found["volume"], found["segmentation"]
     cases = [
-        pair(name, images.get(name), labels.get(name), f"the volume of case {name}")
+        make_case(name, images.get(name), labels.get(name), f"the volume of case {name}")
         for name in sorted(images.keys() | labels.keys(), key=int)
     ]
-    return some(cases, root, EXPECTED)
+    return require_cases(cases, root, EXPECTED)
 
 
 def layout(root: Path) -> Layout:

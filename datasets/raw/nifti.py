@@ -1,7 +1,7 @@
-"""NIfTI files read as a stream, a few rows at a time, straight into the array that is wanted.
+"""NIfTI files read as a stream, a few planes at a time, straight into the array that the caller needs.
 
-Arrays here are [Z, Y, X] and grow to superior, posterior and left, whatever the file's order: there is no
-float64 copy and no second copy for turning the axes.
+Arrays are [Z, Y, X] and grow to superior, posterior and left, whatever the file's order; reading makes no
+float64 copy, and no second copy to reorder the axes.
 """
 
 from __future__ import annotations
@@ -25,41 +25,41 @@ from utils.errors import UserError
 # isal's stubs call this class an instance.
 BROKEN_GZIP = cast(type[Exception], IsalError)
 SLAB_BYTES = 1 << 21
-# RAS world axis -> (our axis, direction): x to the left, y to posterior, z to superior.
-OURS = {0: (2, -1), 1: (1, -1), 2: (0, 1)}
+# World axis (RAS) -> (array axis, direction): x to the left, y to posterior, z to superior.
+ARRAY_AXES = {0: (2, -1), 1: (1, -1), 2: (0, 1)}
 
 
 @dataclass(frozen=True)
 class Orientation:
-    """For each axis of the file: which of ours [Z, Y, X] it is, and -1 where it runs the other way."""
+    """For each axis of the file: which array axis [Z, Y, X] it is, and -1 where it runs the other way."""
 
     axes: tuple[int, ...]
     directions: tuple[int, ...]
 
     @staticmethod
     def of(affine: NDArray[np.float64]) -> Orientation:
-        """The axes nearest to the affine's; ValueError if it is singular."""
+        """The orientation nearest to the affine; ValueError if the affine is singular."""
         if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
             raise ValueError("its affine is singular")
-        pairs = [(OURS[int(world)], int(flip)) for world, flip in nib.orientations.io_orientation(affine)]
-        return Orientation(tuple(axis for (axis, _), _ in pairs), tuple(way * flip for (_, way), flip in pairs))
+        pairs = [(ARRAY_AXES[int(world)], int(flip)) for world, flip in nib.orientations.io_orientation(affine)]
+        return Orientation(tuple(axis for (axis, _), _ in pairs), tuple(sign * flip for (_, sign), flip in pairs))
 
     def file_view(self, volume: NDArray[Any]) -> NDArray[Any]:
         """A view of `volume` [Z, Y, X] in the file's order of axes."""
-        return volume.transpose(self.axes)[tuple(slice(None, None, way) for way in self.directions)]
+        return volume.transpose(self.axes)[tuple(slice(None, None, sign) for sign in self.directions)]
 
-    def ours(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        """One value per file axis, such as the shape or the spacing, in the order z, y, x."""
+    def to_zyx(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """`values`, one per file axis (shape, spacing), in the order z, y, x."""
         return tuple(values[self.axes.index(axis)] for axis in range(3))
 
     def slice_numbers(self, count: int) -> NDArray[np.intp]:
-        """The file's own number of each of our slices."""
+        """The file's slice number of each slice along z."""
         return np.arange(count)[:: self.directions[self.axes.index(0)]]
 
 
 @dataclass
 class Source:
-    """An open file: its header, and its voxels still to be streamed."""
+    """An open file: its header, and a stream that stands at the first voxel."""
 
     path: Path
     header: Any
@@ -74,7 +74,7 @@ class Source:
 
     @property
     def scaling(self) -> tuple[float, float]:
-        """Slope and intercept, 1 and 0 where the header leaves them out."""
+        """Slope and intercept; 1 and 0 where the header has none."""
         slope, intercept = self.header.get_slope_inter()
         return (1.0 if slope is None else float(slope)), (0.0 if intercept is None else float(intercept))
 
@@ -84,27 +84,27 @@ class Source:
         orientation: Orientation,
         convert: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
     ) -> NDArray[Any]:
-        """The volume [Z, Y, X] as `dtype`, every piece of it through `convert`."""
-        volume = np.empty(orientation.ours(self.shape), dtype)
+        """The volume [Z, Y, X] as `dtype`; `convert` is applied to one slab at a time."""
+        volume = np.empty(orientation.to_zyx(self.shape), dtype)
         view = orientation.file_view(volume)
         for start, slab in self._slabs():
             view[:, :, start : start + slab.shape[2]] = slab if convert is None else convert(slab)
         return volume
 
     def _slabs(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Start along the file's last (slowest) axis, and [n0, n1, k] voxels from there on."""
+        """Slabs [n0, n1, k] along the file's last (slowest) axis, each with its start index."""
         n0, n1, n2 = self.shape
         plane = n0 * n1 * self.dtype.itemsize
         step = max(1, SLAB_BYTES // plane)
         for start in range(0, n2, step):
             count = min(step, n2 - start)
-            data = _exactly(self.stream, plane * count)
+            data = _read_exactly(self.stream, plane * count)
             yield start, np.frombuffer(data, self.dtype).reshape((n0, n1, count), order="F")
 
 
 @contextmanager
 def open_nifti(path: Path, channel: int | None = None) -> Iterator[Source]:
-    """Open a 3D file, or one channel of a 4D one; what goes wrong while reading it becomes a UserError."""
+    """Open a 3D file, or one channel of a 4D file; any failure to read it becomes a UserError."""
     try:
         with _decompressed(path) as stream:
             header = _read_header(stream)
@@ -122,37 +122,37 @@ def open_nifti(path: Path, channel: int | None = None) -> Iterator[Source]:
                     f"{path}: has voxels of type {source.dtype}; expected numbers: convert it to grey values"
                 )
             for _ in range((channel or 0) * shape[2]):
-                _exactly(stream, shape[0] * shape[1] * source.dtype.itemsize)
+                _read_exactly(stream, shape[0] * shape[1] * source.dtype.itemsize)
             yield source
             while stream.read(SLAB_BYTES):
-                pass  # gzip compares its checksum only at the end
+                pass  # gzip verifies its checksum only at the end
     except (OSError, EOFError, BROKEN_GZIP, HeaderDataError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
         raise UserError(f"{path}: cannot be read as NIfTI ({reason}); copy, unpack or convert it again") from None
 
 
 def _decompressed(path: Path) -> BinaryIO:
-    """The file's bytes; gzip, which isal unpacks in half the time, is told by its first two bytes, not by the name."""
+    """The uncompressed bytes; gzip (isal needs half the time of zlib) is recognised by its first two bytes."""
     with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    return cast(BinaryIO, igzip.open(path, "rb")) if zipped else path.open("rb")
+        compressed = file.read(2) == b"\x1f\x8b"
+    return cast(BinaryIO, igzip.open(path, "rb")) if compressed else path.open("rb")
 
 
 def _read_header(stream: BinaryIO) -> Any:
-    """The header with its extensions; `stream` then stands at the first voxel."""
-    start = _exactly(stream, 4)
+    """The header with its extensions; afterwards `stream` stands at the first voxel."""
+    start = _read_exactly(stream, 4)
     sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
     kind: Any = nib.Nifti1Header if 348 in sizes else nib.Nifti2Header
     if not sizes & {348, 540}:
         raise ValueError("it does not begin with a NIfTI header")
-    start += _exactly(stream, kind.sizeof_hdr - 4)
+    start += _read_exactly(stream, kind.sizeof_hdr - 4)
     offset = int(kind(start, check=False)["vox_offset"])
     if offset < len(start):
         raise ValueError("it is one half of a .hdr/.img pair, or its header is damaged")
-    return kind.from_fileobj(io.BytesIO(start + _exactly(stream, offset - len(start))))
+    return kind.from_fileobj(io.BytesIO(start + _read_exactly(stream, offset - len(start))))
 
 
-def _exactly(stream: BinaryIO, count: int) -> bytes:
+def _read_exactly(stream: BinaryIO, count: int) -> bytes:
     data = stream.read(count)
     if len(data) < count:
         raise EOFError("the file ends too early")

@@ -1,4 +1,4 @@
-"""One case in memory, its axes growing to superior, posterior and left, and the way back to its file."""
+"""One case in memory, its axes growing to superior, posterior and left, and label maps back to files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from utils.errors import UserError
 from utils.files import atomic_write
 
 AFFINE_TOLERANCE = 1e-3
-# Magnitudes of MR are not negative: voxels that are not whole numbers but reach below this are resampled CT.
+# MR magnitudes are not negative: fractional values that reach below this are resampled CT.
 SURELY_HU = -200.0
 INT16 = np.iinfo(np.int16)
 
@@ -26,8 +26,8 @@ INT16 = np.iinfo(np.int16)
 class Volume:
     """image: int16 [Z, Y, X], physical value = image * scale + shift (1, 0 for HU); label: uint8 [Z, Y, X].
 
-    spacing: (z, y, x) in mm; affine, header: the source's; slices: [Z], the source's own number of each;
-    notes: what is unusual but no error.
+    spacing: (z, y, x) in mm; affine, header: the source's; slices: [Z], the source's slice numbers;
+    notes: what is unusual but not an error.
     """
 
     case: Case
@@ -58,7 +58,7 @@ def read_volume(case: Case, labels: Iterable[int], with_label: bool = True) -> V
                 notes.append(f"the segmentation's affine differs by up to {difference:.3g}: the image's is used")
             label = _read_label(mask, Orientation.of(affine), frozenset(labels))
     orientation = Orientation.of(affine)
-    z, y, x = orientation.ours(tuple(float(size) for size in nib.affines.voxel_sizes(affine)))
+    z, y, x = orientation.to_zyx(tuple(float(size) for size in nib.affines.voxel_sizes(affine)))
     numbers = orientation.slice_numbers(len(image))
     return Volume(case, image, label, (z, y, x), affine, source.header, scale, shift, numbers, notes)
 
@@ -76,7 +76,7 @@ def write_labels(path: Path, labels: NDArray[np.uint8], volume: Volume) -> None:
 
 
 def _read_image(source: Source, notes: list[str]) -> tuple[NDArray[np.int16], float, float]:
-    """The image as int16, and the scale and shift that lead back to its physical values."""
+    """The image as int16, with the scale and shift that restore its physical values."""
     orientation = Orientation.of(source.affine)
     if source.scaling == (1.0, 0.0) and np.can_cast(source.dtype, np.int16):
         return source.load(np.int16, orientation), 1.0, 0.0
@@ -90,11 +90,11 @@ def _read_image(source: Source, notes: list[str]) -> tuple[NDArray[np.int16], fl
 
 
 def _to_int16(raw: NDArray[Any], slope: float, intercept: float) -> tuple[NDArray[np.int16], float, float]:
-    """Whole numbers and HU keep their value where int16 can hold them; other values are spread over int16."""
+    """Integers and HU keep their values where int16 can hold them; other values are scaled to the int16 range."""
     low, high = sorted(float(value) * slope + intercept for value in (raw.min(), raw.max()))
-    whole = slope.is_integer() and intercept.is_integer()
-    whole = whole and (raw.dtype.kind in "iu" or all(np.array_equal(plane, np.rint(plane)) for plane in raw))
-    if low >= INT16.min and high <= INT16.max and (whole or low < SURELY_HU):
+    integral = slope.is_integer() and intercept.is_integer()
+    integral = integral and (raw.dtype.kind in "iu" or all(np.array_equal(plane, np.rint(plane)) for plane in raw))
+    if low >= INT16.min and high <= INT16.max and (integral or low < SURELY_HU):
         scale, shift = 1.0, 0.0
     else:
         scale, shift = (high - low) / (INT16.max - INT16.min - 1) or 1.0, (low + high) / 2
@@ -105,13 +105,13 @@ def _to_int16(raw: NDArray[Any], slope: float, intercept: float) -> tuple[NDArra
 
 
 def _read_label(source: Source, orientation: Orientation, allowed: frozenset[int]) -> NDArray[np.uint8]:
-    """The segmentation as uint8; stored as any type, scaled or not, as long as its values are allowed."""
+    """The segmentation as uint8, whatever type and scaling it is stored with; UserError if a label is not allowed."""
     slope, intercept = source.scaling
 
     def refuse(unknown: Iterable[Any]) -> UserError:
         values = ", ".join(f"{value:g}" for value in sorted(unknown)[:5])
-        known = ", ".join(str(value) for value in sorted(allowed))
-        return UserError(f"{source.path}: holds the unknown labels {values}; expected only {known}")
+        expected = ", ".join(str(value) for value in sorted(allowed))
+        return UserError(f"{source.path}: holds the unknown labels {values}; expected only {expected}")
 
     def convert(slab: NDArray[Any]) -> NDArray[np.uint8]:
         values = slab if (slope, intercept) == (1.0, 0.0) else slab * slope + intercept

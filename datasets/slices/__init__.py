@@ -1,1 +1,1 @@
-"""Folders of slices: what they hold, which cases train and validate, slices without masks."""
+"""Folders of slices: their manifest, their training and validation cases, slices without masks."""

@@ -1,4 +1,4 @@
-"""cases.json: what a folder of slices holds and how it was made."""
+"""The manifest, cases.json: what a folder of slices holds and how it was made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ MANIFEST = "cases.json"
 
 @dataclass(frozen=True)
 class CutOptions:
-    """slices: "target" (with a share of `negatives`) or "all": what training cases have on disk."""
+    """Which slices of training cases are cut.
+
+    slices: "target" for those with the target and a share `negatives` of the others, to train on; "all" for every
+    slice, of which the same are on the list to train on.
+    """
 
     slices: str = "target"
     negatives: float = 0.1
@@ -24,7 +28,10 @@ class CutOptions:
 
 @dataclass
 class TaskSlices:
-    """One task's slices of a case, by the source's numbers: with a target, listed for training, on disk."""
+    """The slices of a case for one task, by the source's slice numbers.
+
+    target: those with a foreground class; listed: those to train on; written: those on disk.
+    """
 
     target: list[int]
     listed: list[int] = field(default_factory=list)
@@ -36,8 +43,8 @@ class TaskSlices:
 class ManifestCase:
     """shape: [Z, Y, X]; spacing: (z, y, x) in mm; percentiles: 0.5 and 99.5, in stored units.
 
-    source: path relative to the raw folder, size in bytes and mtime in ns of the image and of the label;
-    split: train, val or test.
+    source: of image and label the path relative to the raw folder, size in bytes and mtime in ns;
+    split: train, val or test; tasks: by the task's name.
     """
 
     shape: tuple[int, int, int]
@@ -51,8 +58,8 @@ class ManifestCase:
     notes: list[str]
 
     @property
-    def written(self) -> set[int]:
-        """The slices on disk, for whichever task."""
+    def written_slices(self) -> set[int]:
+        """The slices on disk, for any of the tasks."""
         return {index for slices in self.tasks.values() for index in slices.written}
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,7 +97,7 @@ class ManifestCase:
 
 @dataclass
 class Manifest:
-    """The whole of cases.json; window: HU, or None for percentiles."""
+    """window: in HU, or None for percentiles; tasks: the label maps by the task's name."""
 
     dataset: str
     window: tuple[float, float] | None
@@ -103,14 +110,14 @@ class Manifest:
             "dataset": self.dataset,
             "window": self.window,
             "seed": self.seed,
-            "tasks": {name: task.to_dict() for name, task in self.tasks.items()},
+            "tasks": {name: label_map.to_dict() for name, label_map in self.tasks.items()},
             "cases": {name: self.cases[name].to_dict() for name in sorted(self.cases)},
         }
         write_json(folder / MANIFEST, content)
 
     @staticmethod
     def load(folder: Path) -> Manifest | None:
-        """None where there is no cases.json; UserError where there is one that cannot be used."""
+        """None if the folder has no cases.json; UserError if it has one that cannot be read."""
         if not (folder / MANIFEST).is_file():
             return None
         content = read_json(folder / MANIFEST)
@@ -119,7 +126,7 @@ class Manifest:
                 dataset=content["dataset"],
                 window=tuple(content["window"]) if content["window"] else None,
                 seed=content["seed"],
-                tasks={name: LabelMap.from_dict(task) for name, task in content["tasks"].items()},
+                tasks={name: LabelMap.from_dict(label_map) for name, label_map in content["tasks"].items()},
                 cases={name: ManifestCase.from_dict(case) for name, case in content["cases"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -127,18 +134,18 @@ class Manifest:
 
 
 def to_ranges(numbers: Iterable[int]) -> str:
-    """[3, 7, 8, 9] -> "3 7-9": short enough for a person to read."""
-    runs: list[list[int]] = []
+    """[3, 7, 8, 9] -> "3 7-9", which keeps cases.json readable."""
+    ranges: list[list[int]] = []
     for number in sorted(numbers):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
         else:
-            runs.append([number, number])
-    return " ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in runs)
+            ranges.append([number, number])
+    return " ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in ranges)
 
 
 def from_ranges(text: str) -> list[int]:
-    """The other way round."""
+    """ "3 7-9" -> [3, 7, 8, 9]."""
     numbers: list[int] = []
     for part in text.split():
         first, _, last = part.partition("-")

@@ -1,4 +1,4 @@
-"""Which slices train and which cases validate."""
+"""The slices to train on and the cases to validate on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from utils.errors import UserError
 
 
 def cases_for_training(slices: SliceFolder, val_fraction: float, seed: int) -> tuple[list[str], list[str]]:
-    """Slice files to train on and cases to validate on, never of the same case; UserError without a target in these."""
+    """`train_val_split`, with a notice if it had to be drawn; UserError if no validation case has the target."""
     names, val_cases = train_val_split(slices, val_fraction, seed)
     if not slices.val_cases:
         print(
@@ -23,7 +23,10 @@ def cases_for_training(slices: SliceFolder, val_fraction: float, seed: int) -> t
 
 
 def train_val_split(slices: SliceFolder, val_fraction: float, seed: int) -> tuple[list[str], list[str]]:
-    """The same by the names alone: no file is read."""
+    """Slice files to train on and cases to validate on, never of the same case; reads no slice file.
+
+    As the slices were cut; if they were cut without validation cases, drawn by `val_fraction` and `seed`.
+    """
     if slices.val_cases:
         return slices.train, slices.val_cases
     split = split_cases(list(slices.cases), seed, test_fraction=0, val_fraction=val_fraction)
@@ -37,7 +40,7 @@ def train_val_split(slices: SliceFolder, val_fraction: float, seed: int) -> tupl
 
 
 def _check_target(slices: SliceFolder, cases: Sequence[str]) -> None:
-    """Without the target in any of them, no checkpoint could be told from another."""
+    # Without a target in the validation cases all checkpoints would score the same.
     names = (name for case in cases for name in slices.cases[case])
     if not any(slices.label_map.target(slices.read(name)[1]).any() for name in names):
         raise UserError(

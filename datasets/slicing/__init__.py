@@ -1,1 +1,1 @@
-"""What SliceMaker does: split the cases, cut volumes into slices, keep the folders in order."""
+"""What SliceMaker does: split the cases, cut volumes into slices, keep the output folders up to date."""

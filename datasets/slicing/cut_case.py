@@ -1,6 +1,6 @@
-"""The work on one case: read it, check it, write its slices.
+"""Cutting one case: read it, check it, write its slices.
 
-It runs in worker processes, which should start at once: nothing here imports torch.
+Worker processes run this module and should start fast: nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ HIGHEST_HU_OF_TISSUE = 3000
 
 
 @dataclass(frozen=True)
-class Job:
-    """One case to cut into `folder`.
+class CutJob:
+    """One case to cut into slices in `folder`.
 
-    labels: the source labels allowed; tasks: each with its options; hounsfield: the image should be in HU;
-    draws: chooses the negatives; present: slices already on disk; source: what the record says of it.
+    labels: the allowed source labels; tasks: label map and options by the task's name; hounsfield: whether the
+    image should be in HU; rng: draws the negatives; on_disk: slices that exist already; source: its state for the
+    manifest.
     """
 
     case: Case
@@ -39,47 +40,48 @@ class Job:
     tasks: dict[str, tuple[LabelMap, CutOptions]]
     split: str
     hounsfield: bool
-    draws: np.random.Generator
-    present: frozenset[int]
+    rng: np.random.Generator
+    on_disk: frozenset[int]
     source: dict[str, Any]
 
 
 def slice_name(case: str, index: int) -> str:
-    """The file of one slice; the case's name may itself hold underscores."""
+    """The file name of one slice; the case's name may itself contain underscores."""
     return f"{case}_{index}.npz"
 
 
 def write_slice(path: Path, ct: NDArray[np.int16], mask: NDArray[np.uint8] | None) -> None:
-    """ct, mask: [H, W]; uncompressed, because it is read once an epoch."""
+    """ct, mask: [H, W]. Uncompressed, because every epoch reads it again."""
     arrays: dict[str, Any] = {"ct": ct} if mask is None else {"ct": ct, "mask": mask}
     with atomic_write(path) as temporary:
         np.savez(temporary, **arrays)
 
 
 def choose_slices(target: Collection[int], order: NDArray[np.int64], options: CutOptions, split: str) -> TaskSlices:
-    """What to list (the targets and a drawn share of the others) and what to write (that, or every slice).
+    """List the target slices and a share of the others; write these, or every slice.
 
-    order: all slice numbers as drawn; a larger share of negatives therefore holds those of a smaller one.
+    order: all slice numbers in random order. The others are taken from its start, so that a larger share of
+    negatives contains a smaller one.
     """
-    wanted = set(target)
-    others = [int(index) for index in order if int(index) not in wanted]
-    listed = sorted(wanted | set(others[: round(options.negatives * len(others))]))
-    everything = split != "train" or options.slices == "all"
-    return TaskSlices(sorted(wanted), listed, list(range(len(order))) if everything else listed, options)
+    targets = set(target)
+    others = [int(index) for index in order if int(index) not in targets]
+    listed = sorted(targets | set(others[: round(options.negatives * len(others))]))
+    write_all = split != "train" or options.slices == "all"
+    return TaskSlices(sorted(targets), listed, list(range(len(order))) if write_all else listed, options)
 
 
-def cut_case(job: Job) -> ManifestCase:
-    """Read one case and write the slices that are missing; a UserError leaves none of these.
+def cut_case(job: CutJob) -> ManifestCase:
+    """Read a case and write the slices that are not on disk; if a UserError stops it, those are removed again.
 
-    A case without segmentation gives slices without `mask`, none of them with a target.
+    The slices of a case without segmentation have no `mask`, and none of them is a target slice.
     """
     volume = read_volume(job.case, job.labels)
     masks = [None] * len(volume.image) if volume.label is None else list(volume.label)
     lowest, low, high, highest = percentiles(volume.image, 0, LOW_PERCENT, HIGH_PERCENT, 100)
-    total = len(volume.image)
-    order = job.draws.permutation(total)
-    record = ManifestCase(
-        shape=(total, volume.image.shape[1], volume.image.shape[2]),
+    total, height, width = volume.image.shape
+    order = job.rng.permutation(total)
+    entry = ManifestCase(
+        shape=(total, height, width),
         spacing=volume.spacing,
         scale=volume.scale,
         shift=volume.shift,
@@ -89,22 +91,23 @@ def cut_case(job: Job) -> ManifestCase:
         tasks={},
         notes=volume.notes + (unusual_hu(lowest, highest) if job.hounsfield else []),
     )
-    for name, (task, options) in job.tasks.items():
-        planes = zip(volume.slices, masks, strict=True)
-        target = [int(index) for index, mask in planes if mask is not None and mask.any() and task.target(mask).any()]
-        record.tasks[name] = choose_slices(target, order, options, job.split)
-    missing = record.written - job.present
-    done: list[Path] = []
+    numbered = [(int(index), mask) for index, mask in zip(volume.slices, masks, strict=True)]
+    not_empty = [(index, mask) for index, mask in numbered if mask is not None and mask.any()]
+    for name, (label_map, options) in job.tasks.items():
+        target = [index for index, mask in not_empty if label_map.target(mask).any()]
+        entry.tasks[name] = choose_slices(target, order, options, job.split)
+    missing = entry.written_slices - job.on_disk
+    paths: list[Path] = []
     try:
         for index, ct, mask in zip(volume.slices, volume.image, masks, strict=True):
             if int(index) in missing:
-                done.append(job.folder / slice_name(job.case.name, int(index)))
-                write_slice(done[-1], ct, mask)
+                paths.append(job.folder / slice_name(job.case.name, int(index)))
+                write_slice(paths[-1], ct, mask)
     except UserError:
-        for path in done:
+        for path in paths:
             path.unlink(missing_ok=True)
         raise
-    return record
+    return entry
 
 
 def unusual_hu(lowest: float, highest: float) -> list[str]:

@@ -1,8 +1,9 @@
-"""What a run of SliceMaker has to do: which cases are done, which move to another folder, which are cut."""
+"""All folders of one output of SliceMaker: which cases must be cut, and bringing the folders up to date."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,173 +11,157 @@ import numpy as np
 
 from datasets.labels import NO_MASK, LabelMap
 from datasets.raw.layout import Case, Layout
-from datasets.slices.manifest import MANIFEST, CutOptions, Manifest, ManifestCase
-from datasets.slices.slice_folder import case_of, list_file, slice_files
-from datasets.slicing.cut_case import Job, choose_slices, slice_name
+from datasets.slices.manifest import CutOptions, ManifestCase
+from datasets.slicing.cut_case import CutJob, choose_slices
+from datasets.slicing.output_folder import OutputFolder
 from datasets.splits import Split
 from utils.errors import UserError
-from utils.files import atomic_write, make_folder
 from utils.seeding import generator
 
 
-class OutputFolder:
-    """One folder of slices: its cases.json and the slice numbers on disk of each case."""
-
-    def __init__(self, folder: Path, layout: Layout) -> None:
-        self.folder = folder
-        for leftover in folder.glob(".writing-*"):
-            leftover.unlink()
-        self.present: dict[str, set[int]] = {}
-        for name in slice_files(folder):
-            case, index = case_of(name)
-            self.present.setdefault(case, set()).add(index)
-        known = Manifest.load(folder)
-        if known is None and self.present:
-            raise UserError(f"{folder}: holds slices but no {MANIFEST}; give an empty folder as --outpath")
-        if known is not None and known.dataset != layout.name:
-            raise UserError(f"{folder}: holds slices of {known.dataset}; give another --outpath")
-        self.record = known or Manifest(layout.name, layout.window, 0)
-
-    def on_disk(self, case: str) -> set[int]:
-        return self.present.setdefault(case, set())
-
-    def remove(self, case: str, indices: set[int]) -> None:
-        for index in set(indices):
-            (self.folder / slice_name(case, index)).unlink(missing_ok=True)
-            self.on_disk(case).discard(index)
-
-    def move(self, case: str, to: OutputFolder) -> None:
-        """Bring a case's files and its record to another folder."""
-        make_folder(to.folder)
-        for index in self.on_disk(case):
-            (self.folder / slice_name(case, index)).replace(to.folder / slice_name(case, index))
-        to.on_disk(case).update(self.present.pop(case))
-        to.record.cases[case] = self.record.cases.pop(case)
-
-    def save(self) -> None:
-        """Write cases.json; leave none where there are no cases."""
-        if self.record.cases:
-            self.record.save(self.folder)
-        else:
-            (self.folder / MANIFEST).unlink(missing_ok=True)
-
-    def write_lists(self) -> None:
-        """For each task the slices to train on; for test cases, which train nothing, those with a target."""
-        self.drop_lists()
-        for task in self.record.tasks if self.record.cases else ():
-            names = []
-            for case, known in sorted(self.record.cases.items()):
-                slices = known.tasks.get(task)
-                if slices is not None and known.split != "val":
-                    chosen = slices.listed if known.split == "train" else slices.target
-                    names += [slice_name(case, index) for index in chosen]
-            with atomic_write(list_file(self.folder, self.record.dataset, task)) as temporary:
-                np.save(temporary, np.array(names, dtype=np.str_))
-
-    def drop_lists(self) -> None:
-        for path in self.folder.glob(list_file(self.folder, self.record.dataset, "*").name):
-            path.unlink()
-
-
 class OutputFolders:
-    """The folders of one output, and what each case still needs; test cases among others go to OUT/test."""
+    """All folders of one output: OUT/train and OUT/test where the split has cases for both, or else OUT itself.
+
+    One run cuts for one task, `label_map`; the slices of other tasks in the same folders stay.
+    """
 
     def __init__(
         self,
         inpath: Path,
         outpath: Path,
         layout: Layout,
-        task: LabelMap,
+        label_map: LabelMap,
         options: CutOptions,
         split: Split,
         seed: int,
     ) -> None:
-        self.inpath, self.outpath, self.layout, self.task = inpath, outpath, layout, task
+        self.inpath, self.outpath, self.layout, self.label_map = inpath, outpath, layout, label_map
         self.options, self.split, self.seed = options, split, seed
-        self.shelves = [OutputFolder(folder, layout) for folder in (outpath, outpath / "train", outpath / "test")]
-        self.homes = self.shelves[1:] if split.test and split.train else [self.shelves[0]] * 2
-        self.tasks = {name: known for shelf in self.shelves for name, known in shelf.record.tasks.items()}
-        if self.tasks.setdefault(task.name, task) != task:
-            raise UserError(f"{outpath}: its task {task.name} has other labels; give another --outpath")
-        if NO_MASK.name in self.tasks and len(self.tasks) > 1:
-            raise UserError(
-                f"{outpath}: is for slices {'with' if task == NO_MASK else 'without'} masks; give another --outpath"
-            )
-        for shelf in self.shelves:
-            shelf.record.window, shelf.record.seed, shelf.record.tasks = layout.window, seed, dict(self.tasks)
+        self.folders = [OutputFolder(folder, layout) for folder in (outpath, outpath / "train", outpath / "test")]
+        self.destinations = self.folders[1:] if split.train and split.test else self.folders[:1]
+        tasks: dict[str, LabelMap] = {}
+        for folder in self.folders:
+            tasks |= folder.manifest.tasks
+        if tasks.setdefault(label_map.name, label_map) != label_map:
+            raise UserError(f"{outpath}: its task {label_map.name} has other labels; give another --outpath")
+        if NO_MASK.name in tasks and len(tasks) > 1:
+            kind = "with" if label_map == NO_MASK else "without"
+            raise UserError(f"{outpath}: is for slices {kind} masks; give another --outpath")
+        self.tasks = tasks
+        for folder in self.folders:
+            folder.manifest.window, folder.manifest.seed, folder.manifest.tasks = layout.window, seed, dict(tasks)
 
-    def home(self, case: str) -> OutputFolder:
-        return self.homes[1] if case in self.split.test else self.homes[0]
+    def destination(self, case: str) -> OutputFolder:
+        """The folder that the split assigns to a case."""
+        return self.destinations[-1 if case in self.split.test else 0]
 
-    def job(self, case: Case) -> Job | None:
-        """What is left to cut of a case; None if it is done. What is already cut moves home first."""
-        source, home, kind = fingerprint(case, self.inpath), self.home(case.name), self.split.of(case.name)
-        known = self._bring_home(case.name, source)
-        options = {name: slices.options for name, slices in known.tasks.items()} if known else {}
-        options[self.task.name] = self.options
-        if known and options.keys() == known.tasks.keys():
-            order = self._draws(case.name).permutation(known.shape[0])
-            known.split = kind
-            known.tasks = {
-                name: choose_slices(slices.target, order, options[name], kind) for name, slices in known.tasks.items()
-            }
-            if known.written <= home.on_disk(case.name):
-                return None
-        return Job(
-            case=case,
-            folder=home.folder,
-            labels=tuple(self.layout.labels),
-            tasks={name: (self.tasks[name], chosen) for name, chosen in options.items()},
-            split=kind,
-            hounsfield=self.layout.window is not None,
-            draws=self._draws(case.name),
-            present=frozenset(home.on_disk(case.name) if known else ()),
-            source=source,
-        )
+    def entries(self) -> Iterator[tuple[str, ManifestCase]]:
+        """The cases in the manifests, each with its entry."""
+        for folder in self.folders:
+            yield from folder.manifest.cases.items()
 
-    def take(self, case: str, record: ManifestCase) -> None:
-        """Keep what a job gave; cases.json is up to date after each case, so that a run can be continued."""
-        home = self.home(case)
-        home.record.cases[case] = record
-        home.on_disk(case).update(record.written)
-        home.save()
+    def has_target(self) -> bool:
+        """Whether any case has a slice with this run's target."""
+        return any(entry.tasks[self.label_map.name].target for _, entry in self.entries())
+
+    def arrange(self, cases: Sequence[Case]) -> None:
+        """Bring the folders in line with split, options and sources, as far as possible without reading volumes.
+
+        The slices of changed sources are deleted, the others moved to their destination. Until `finish` there are
+        no lists, so that nothing can be trained on a folder that is incomplete.
+        """
+        for folder in self.folders:
+            folder.remove_leftovers()
+        for case in cases:
+            self._move_or_remove(case)
+            self._choose_again(case.name)
+        for folder in self.folders:
+            folder.remove_lists()
+        # Before any slice is written: a folder with slices and without a manifest is refused.
+        for folder in self.destinations:
+            folder.manifest.save(folder.folder)
+
+    def jobs(self, cases: Sequence[Case]) -> list[CutJob]:
+        """The cases left to cut after `arrange`: new ones, and those that lack slices or this run's task."""
+        return [self._job(case) for case in cases if not self._is_done(case.name)]
+
+    def add(self, case: str, entry: ManifestCase) -> None:
+        """Register a case that was cut; cases.json is saved each time, so that an interrupted run can be continued."""
+        folder = self.destination(case)
+        folder.manifest.cases[case] = entry
+        folder.on_disk(case).update(entry.written_slices)
+        folder.save_manifest()
+
+    def remove_cases(self, cases: Sequence[str]) -> None:
+        for folder in self.folders:
+            for case in cases:
+                folder.remove_case(case)
+
+    def remove_task(self) -> None:
+        """Remove this run's task from the manifests."""
+        for folder in self.folders:
+            folder.manifest.tasks.pop(self.label_map.name)
+            for case, entry in list(folder.manifest.cases.items()):
+                entry.tasks.pop(self.label_map.name, None)
+                if not entry.tasks:
+                    del folder.manifest.cases[case]
 
     def finish(self) -> None:
-        """Remove the slices that nothing asks for any more, and write the lists."""
-        for shelf in self.shelves:
-            for case in sorted(shelf.present):
-                known = shelf.record.cases.get(case)
-                shelf.remove(case, shelf.on_disk(case) - (known.written if known else set()))
-            shelf.save()
-            shelf.write_lists()
+        """Delete unused slices, save the manifests and write the lists."""
+        for folder in self.folders:
+            folder.remove_unused_slices()
+            folder.save_manifest()
+            folder.write_lists()
 
-    def forget_task(self) -> None:
-        """Undo the task of this run, whose target is in no case."""
-        for shelf in self.shelves:
-            shelf.record.tasks.pop(self.task.name)
-            for case, known in list(shelf.record.cases.items()):
-                known.tasks.pop(self.task.name, None)
-                if not known.tasks:
-                    del shelf.record.cases[case]
+    def _move_or_remove(self, case: Case) -> None:
+        """Bring the slices of a case to its destination; delete them if its source has changed."""
+        state, destination = source_state(case, self.inpath), self.destination(case.name)
+        for folder in self.folders:
+            entry = folder.manifest.cases.get(case.name)
+            if entry is None or entry.source != state:
+                folder.remove_case(case.name)
+            elif folder is not destination:
+                folder.move_case(case.name, destination)
 
-    def _bring_home(self, case: str, source: dict[str, Any]) -> ManifestCase | None:
-        """The case's record, its files brought where they belong; None and no files if its source changed."""
-        home = self.home(case)
-        for shelf in self.shelves:
-            known = shelf.record.cases.get(case)
-            if known is None or known.source != source:
-                shelf.record.cases.pop(case, None)
-                shelf.remove(case, shelf.on_disk(case))
-            elif shelf is not home:
-                shelf.move(case, home)
-        return home.record.cases.get(case)
+    def _choose_again(self, case: str) -> None:
+        """Update the manifest entry of a case, if it has one, to the split and the options of this run."""
+        entry = self.destination(case).manifest.cases.get(case)
+        if entry is None:
+            return
+        entry.split = self.split.part_of(case)
+        order = self._rng(case).permutation(entry.shape[0])
+        for name, slices in entry.tasks.items():
+            options = self.options if name == self.label_map.name else slices.options
+            entry.tasks[name] = choose_slices(slices.target, order, options, entry.split)
 
-    def _draws(self, case: str) -> np.random.Generator:
+    def _is_done(self, case: str) -> bool:
+        folder = self.destination(case)
+        entry = folder.manifest.cases.get(case)
+        return entry is not None and self.label_map.name in entry.tasks and entry.written_slices <= folder.on_disk(case)
+
+    def _job(self, case: Case) -> CutJob:
+        folder = self.destination(case.name)
+        entry = folder.manifest.cases.get(case.name)
+        options = {name: slices.options for name, slices in entry.tasks.items()} if entry else {}
+        options[self.label_map.name] = self.options
+        return CutJob(
+            case=case,
+            folder=folder.folder,
+            labels=tuple(self.layout.labels),
+            tasks={name: (self.tasks[name], chosen) for name, chosen in options.items()},
+            split=self.split.part_of(case.name),
+            hounsfield=self.layout.window is not None,
+            rng=self._rng(case.name),
+            on_disk=frozenset(folder.on_disk(case.name)),
+            source=source_state(case, self.inpath),
+        )
+
+    def _rng(self, case: str) -> np.random.Generator:
         return generator(self.seed, "negatives", case)
 
 
-def fingerprint(case: Case, inpath: Path) -> dict[str, Any]:
-    """What tells that a source has changed: path below `inpath`, bytes, and time of change in ns."""
+def source_state(case: Case, inpath: Path) -> dict[str, Any]:
+    """What changes if a source file changes: path relative to `inpath`, size in bytes and mtime in ns."""
     source = {}
     for name, path in (("image", case.image), ("label", case.label)):
         if path is not None:

@@ -1,8 +1,8 @@
 """Whether one method beats another: paired over cases and seeds.
 
-Scores are float arrays [seeds, cases], NaN where a score is undefined. A case counts once, with its mean over seeds:
-runs of several seeds on one case are no independent observations. What either side leaves undefined is left
-out on both.
+Scores are float arrays [seeds, cases], NaN where a score is undefined. A case counts once, with its mean over seeds,
+because runs of several seeds on one case are not independent observations. A score that is undefined on either side
+is left out on both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy.stats import wilcoxon
 
 from utils.seeding import generator
 
-Scores = NDArray[np.float64]
+ScoreArray = NDArray[np.float64]
 
 RESAMPLES = 10_000
 
@@ -32,7 +32,7 @@ class Comparison:
     cases: int
 
 
-def compare(method: Scores, baseline: Scores, seed: int = 0) -> Comparison:
+def compare(method: ScoreArray, baseline: ScoreArray, seed: int = 0) -> Comparison:
     """A method against its baseline, both [seeds, cases] of the same seeds and cases in the same order."""
     differences = method - baseline
     by_case = mean_over_seeds(differences)
@@ -40,25 +40,25 @@ def compare(method: Scores, baseline: Scores, seed: int = 0) -> Comparison:
     return Comparison(gain, *bootstrap_interval(differences, seed), signed_rank_p(by_case), len(by_case))
 
 
-def mean_over_seeds(scores: Scores) -> Scores:
+def mean_over_seeds(scores: ScoreArray) -> ScoreArray:
     """[cases that any seed defines]: each case's mean over the seeds that define it."""
     defined = ~np.isnan(scores)
     seen = defined.any(axis=0)
-    sums: Scores = np.where(defined, scores, 0).sum(axis=0)[seen]
-    means: Scores = sums / defined.sum(axis=0)[seen]
+    sums: ScoreArray = np.where(defined, scores, 0).sum(axis=0)[seen]
+    means: ScoreArray = sums / defined.sum(axis=0)[seen]
     return means
 
 
 def bootstrap_interval(
-    differences: Scores, seed: int = 0, resamples: int = RESAMPLES, level: float = 0.95
+    differences: ScoreArray, seed: int = 0, resamples: int = RESAMPLES, level: float = 0.95
 ) -> tuple[float, float]:
     """Percentile interval of the mean over cases of the mean over seeds; NaN, NaN where nothing is defined.
 
-    Seeds and cases are drawn with replacement, independently of each other and once for all, since every seed meets
-    every case: A. B. Owen: The Pigeonhole Bootstrap, Annals of Applied Statistics 1(2), 2007 (arXiv 0712.1111). One
-    fewer is drawn than there are, which makes up for the variance that a resample of few lacks, a third of it with
-    three seeds: J. N. K. Rao, C. F. J. Wu: Resampling Inference With Complex Survey Data, Journal of the American
-    Statistical Association 83(401), 1988. With one seed the interval tells of cases only.
+    A resample draws seeds and cases with replacement, independently of each other, because every seed is scored on
+    every case: A. B. Owen: The Pigeonhole Bootstrap, Annals of Applied Statistics 1(2), 2007 (arXiv 0712.1111). It
+    draws one fewer than there are, because a resample of n has only (n - 1) / n of the variance, two thirds with three
+    seeds: J. N. K. Rao, C. F. J. Wu: Resampling Inference With Complex Survey Data, Journal of the American
+    Statistical Association 83(401), 1988. With one seed the interval covers the choice of cases only.
     """
     seeds, cases = differences.shape
     defined = ~np.isnan(differences)
@@ -79,12 +79,12 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def signed_rank_p(differences: Scores) -> float:
-    """Two-sided p of the signed rank test on one difference a case; 1 where all are 0, NaN without any.
+def signed_rank_p(differences: ScoreArray) -> float:
+    """Two-sided p of the signed rank test on one difference per case; 1 where all are 0, NaN without any.
 
-    It speaks of other cases and these trained networks: a lucky seed moves all cases together and passes for a gain.
-        F. Wilcoxon: Individual Comparisons by Ranking Methods, Biometrics Bulletin 1(6), 1945; zeros are left out, as
-    there; exact for up to 50 cases, with ties or zeros among them for up to 13, else from the normal distribution.
+    It generalises to other cases, not to other seeds: a lucky seed improves all cases and looks like a gain.
+    F. Wilcoxon: Individual Comparisons by Ranking Methods, Biometrics Bulletin 1(6), 1945; zeros are left out, as
+    there. Exact for up to 50 cases, with ties or zeros among them for up to 13, else from the normal distribution.
     """
     if not len(differences):
         return np.nan
@@ -94,12 +94,12 @@ def signed_rank_p(differences: Scores) -> float:
 
 
 def least_p(cases: int, tests: int) -> float:
-    """The smallest p that Holm's correction over so many tests leaves: every case gains, 2 of 2^cases signs."""
+    """The smallest p after Holm's correction: that of a gain in every case, 2 of the 2^cases possible signs."""
     return min(1.0, tests / 2.0 ** (cases - 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p values that hold for all tests together, in the order given; NaN stays NaN and is not counted.
+    """p values corrected for the number of tests, in the given order; NaN stays NaN and is not counted.
 
     The i-th smallest of m is multiplied by m - i + 1; none falls below a smaller one, none exceeds 1.
     S. Holm: A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of Statistics 6(2), 1979.

@@ -1,9 +1,9 @@
-"""Many pieces of work in a few processes that live on, since importing torch takes seconds."""
+"""Runs in worker processes that are reused, since importing torch takes seconds."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -14,20 +14,19 @@ from utils.errors import UserError
 T = TypeVar("T")
 
 Failure = str | None
-"""One line that tells what went wrong, or None."""
+"""What went wrong, in one line."""
 
 
-def run_all(work: Iterable[T], perform: Callable[[T], None], jobs: int) -> Iterator[tuple[T, Failure]]:
-    """Each piece with its outcome, as they end; one that fails, or takes its process with it, ends alone.
+def run_all(items: Iterable[T], function: Callable[[T], None], jobs: int) -> Generator[tuple[T, Failure]]:
+    """Call the function on each item: the items as they end, each with its failure, which stops no other.
 
-    One job runs in this process; of more, each has its own (`perform` and the pieces must pickle). Closing
-    the iterator asks those at work to stop (SIGTERM) and waits until they have.
+    One job runs in this process, several in a process each, where one may also die (`function` and items must pickle).
+    Closing the generator asks those at work to stop (SIGTERM) and waits until they have.
     """
     if jobs == 1:
-        yield from ((piece, attempt(perform, piece)) for piece in work)
+        yield from ((item, attempt(function, item)) for item in items)
         return
-    context = get_context("spawn")
-    pending = deque(work)
+    pending = deque(items)
     idle: list[Connection] = []
     busy: dict[Connection, T] = {}
     processes: dict[Connection, SpawnProcess] = {}
@@ -35,23 +34,21 @@ def run_all(work: Iterable[T], perform: Callable[[T], None], jobs: int) -> Itera
         while pending or busy:
             while pending and len(busy) < jobs:
                 if not idle:
-                    ours, theirs = context.Pipe()
-                    processes[ours] = context.Process(target=_serve, args=(theirs, perform))
-                    processes[ours].start()
-                    theirs.close()
-                    idle.append(ours)
+                    connection, process = _start_worker(function)
+                    processes[connection] = process
+                    idle.append(connection)
                 connection = idle.pop()
                 busy[connection] = pending.popleft()
                 connection.send(busy[connection])
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
-                piece = busy.pop(ready)
+                item = busy.pop(ready)
                 try:
                     failure = ready.recv()
                     idle.append(ready)
                 except (EOFError, ConnectionResetError):
-                    failure = "its process died, perhaps for want of memory; try fewer --jobs"
-                yield piece, failure
+                    failure = "its process died, perhaps for lack of memory; try fewer --jobs"
+                yield item, failure
     finally:
         for connection, process in processes.items():
             if connection in busy:
@@ -61,10 +58,10 @@ def run_all(work: Iterable[T], perform: Callable[[T], None], jobs: int) -> Itera
             process.join()
 
 
-def attempt(perform: Callable[[T], None], piece: T) -> Failure:
-    """What went wrong, in one line."""
+def attempt(function: Callable[[T], None], item: T) -> Failure:
+    """Call the function; None if it returns."""
     try:
-        perform(piece)
+        function(item)
     except UserError as error:
         return str(error)
     except Exception as error:
@@ -72,10 +69,21 @@ def attempt(perform: Callable[[T], None], piece: T) -> Failure:
     return None
 
 
-def _serve(connection: Connection, perform: Callable[[T], None]) -> None:
-    """Do what comes through the connection until it closes or the user stops it."""
+def _start_worker(function: Callable[[T], None]) -> tuple[Connection, SpawnProcess]:
+    """A new process, and the connection that takes its items and gives their failures."""
+    context = get_context("spawn")
+    connection, end = context.Pipe()
+    process = context.Process(target=_work, args=(end, function))
+    process.start()
+    # Only the worker may hold this end, or its death would not be noticed.
+    end.close()
+    return connection, process
+
+
+def _work(connection: Connection, function: Callable[[T], None]) -> None:
+    """Call the function on what comes through the connection until it closes or the user interrupts."""
     try:
         while True:
-            connection.send(attempt(perform, connection.recv()))
+            connection.send(attempt(function, connection.recv()))
     except (EOFError, KeyboardInterrupt):
         return

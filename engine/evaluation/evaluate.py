@@ -1,97 +1,125 @@
-"""Scores over cases: whole volumes, archived slices, and the published slice protocol."""
+"""Evaluations of a trained network: their cases, their files, and `--mode test`."""
 
 from __future__ import annotations
 
-import csv
-import math
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+import pandas as pd
+from tqdm import tqdm
 
-from datasets.labelled_cases import LabelledCase
-from engine.evaluation.metrics import METRICS, case_scores, published_scores, summary
-from engine.segmenter import Segmenter
-from utils.files import atomic_write
-
-CaseScores = dict[str, Any]
-
-PUBLISHED_METRICS = ("dice", "published_voe", "rvd")
-PUBLISHED_THRESHOLD = 0.4
-
-
-def score_case(
-    segmenter: Segmenter, case: LabelledCase, batch_size: int = 8, threshold: float | None = None
-) -> list[CaseScores]:
-    """One row for each region: case, region, slices, seconds, the metrics, and what the crop lost."""
-    started = time.perf_counter()
-    predicted = segmenter.segment(case.image, case.window, batch_size, threshold)
-    seconds = time.perf_counter() - started
-    reference = segmenter.label_map.encode(case.label)
-    rows = []
-    for region, classes in segmenter.label_map.regions.items():
-        truth = np.isin(reference, classes)
-        lost = int(segmenter.frame.lost(torch.from_numpy(truth)))
-        rows.append(
-            {
-                "case": case.name,
-                "region": region,
-                "slices": len(case.image),
-                "seconds": seconds,
-                **case_scores(np.isin(predicted, classes), truth, case.spacing),
-                "crop_lost": lost / int(truth.sum()) if truth.any() else math.nan,
-            }
-        )
-    return rows
+from datasets.labelled_cases import LabelledCase, cases_in_slices, raw_cases
+from datasets.raw import open_layout
+from datasets.slices.slice_folder import SliceFolder, open_slices
+from datasets.splits import load_split
+from engine.cost import evaluation_speed, network_cost
+from engine.device import choose_device, environment
+from engine.evaluation.options import EvaluationOptions
+from engine.evaluation.score import PUBLISHED_METRICS, RegionScores, score_cases
+from engine.evaluation.summaries import format_summary, summarise
+from engine.options import RunOptions
+from engine.segmenter import Segmenter, load_segmenter
+from utils.errors import UserError
+from utils.files import atomic_write, write_json
+from utils.progress import progress
+from utils.registry import normalise_name
 
 
-def score_case_as_published(segmenter: Segmenter, case: LabelledCase, batch_size: int = 8) -> list[CaseScores]:
-    """The published slice protocol: slices picked by the ground truth, p > 0.4, inside the crop only."""
-    reference = segmenter.label_map.encode(case.label)
-    picked = np.flatnonzero(segmenter.label_map.target(case.label).any(axis=(1, 2)))
-    counts = {region: np.zeros(3) for region in segmenter.label_map.regions}
-    for part, probabilities in segmenter.framed_probabilities(case.image[picked], case.window, batch_size):
-        truth = segmenter.frame.labels(torch.from_numpy(reference[picked[part]])).to(probabilities.device)
-        for region, classes in segmenter.label_map.regions.items():
-            predicted = probabilities[:, list(classes)].sum(dim=1) > PUBLISHED_THRESHOLD
-            true = torch.isin(truth, torch.tensor(classes, device=truth.device, dtype=truth.dtype))
-            counts[region] += [float(mask.sum()) for mask in (predicted, true, predicted & true)]
-    rows = []
-    for region, pixels in counts.items():
-        scores = published_scores(*map(float, pixels))
-        rows.append(
-            {
-                "case": case.name,
-                "region": region,
-                "slices": len(picked),
-                **(scores or dict.fromkeys(PUBLISHED_METRICS, math.nan)),
-            }
-        )
-    return rows
+def test_run(run: RunOptions, given: Mapping[str, str | None]) -> None:
+    """`--mode test`: score the run's best.ckpt on test slices by both protocols, and print the summaries.
 
-
-def summarise(rows: Sequence[CaseScores], metrics: Sequence[str] = (*METRICS, "crop_lost")) -> dict[str, Any]:
-    """For each region and metric: mean, standard deviation and count over cases."""
-    regions = dict.fromkeys(row["region"] for row in rows)
-    return {
-        region: {metric: summary([row.get(metric) for row in rows if row["region"] == region]) for metric in metrics}
-        for region in regions
+    Writes test.json, test.csv and test_published.csv to the run's folder. given: what the user gave for dataset, task,
+    and model or smodel; UserError if the checkpoint is of another.
+    """
+    folder = run.folder
+    path = folder / "best.ckpt"
+    segmenter, checkpoint = load_segmenter(path, choose_device(run.training.device))
+    _refuse_another(folder, given, segmenter)
+    slices = open_slices(run.data.test_data_path, segmenter.dataset, segmenter.label_map.name, "test")
+    print(f"{path}: {segmenter.model} for task {segmenter.label_map.name} of {segmenter.dataset}", flush=True)
+    cases = progress(
+        cases_in_slices(slices, slices.cases, segmenter.window), "testing", total=len(slices.cases), unit="case"
+    )
+    scores = score_cases(segmenter, cases, batch_size=run.training.batch_size, slice_protocol=True)
+    volumes, published = summarise(scores.volumes), summarise(scores.slice_protocol, PUBLISHED_METRICS)
+    result = {
+        "archived slices": volumes,
+        "slice protocol": published,
+        "seen_in_training": cases_seen_in_training(checkpoint, slices.cases),
+        "model": segmenter.model,
+        "dataset": segmenter.dataset,
+        "task": segmenter.label_map.name,
+        "slices from": str(slices.folder),
+        "command": command_line(),
     }
+    write_csv(folder / "test.csv", scores.volumes)
+    write_csv(folder / "test_published.csv", scores.slice_protocol)
+    write_json(folder / "test.json", result)
+    complete = sum(slices.complete(name) for name in slices.cases)
+    print(f"archived slices of {len(slices.cases)} cases, {complete} of them complete\n{format_summary(volumes)}")
+    print(f"slice protocol, as published\n{format_summary(published)}")
 
 
-def mean_dice(rows: Sequence[CaseScores]) -> float:
-    """The mean over regions of the mean per-case Dice, where defined: what picks the best checkpoint. Else NaN."""
-    means = [region["dice"]["mean"] for region in summarise(rows, ("dice",)).values()]
-    defined = [mean for mean in means if mean is not None]
-    return sum(defined) / len(defined) if defined else math.nan
+def _refuse_another(folder: Path, given: Mapping[str, str | None], segmenter: Segmenter) -> None:
+    trained = {
+        "dataset": segmenter.dataset,
+        "task": segmenter.label_map.name,
+        "model": segmenter.model,
+        "smodel": segmenter.model,
+    }
+    for option, value in given.items():
+        if value and normalise_name(value) != normalise_name(trained[option]):
+            raise UserError(
+                f"{folder}: was trained with --{option} {trained[option]}, not {value}; "
+                f"give --{option} {trained[option]}, or another --checkpoint_path"
+            )
 
 
-def training_notice(checkpoint: Mapping[str, Any], names: Iterable[str]) -> list[str]:
-    """Those of the cases that the network was trained or validated on; told on stderr if there are any."""
+def cases_to_score(segmenter: Segmenter, options: EvaluationOptions) -> tqdm[LabelledCase]:
+    """The cases that the options name, with a progress bar; UserError for an unknown one, or where there are none."""
+    dataset, part = options.dataset or segmenter.dataset, options.part or "test"
+    names: Sequence[str] = options.cases
+    if options.splits:
+        names = getattr(load_split(options.splits), part)
+        if not names:
+            raise UserError(f"{options.splits}: has no {part} cases; choose another --part")
+    if options.inpath:
+        cases = raw_cases(open_layout(dataset, options.inpath), options.inpath, names or None, segmenter.window)
+    else:
+        assert options.test_data_path is not None
+        task, folder = segmenter.label_map.name, "test" if part == "test" else "train"
+        slices = SliceFolder.open(options.test_data_path, dataset, task, folder)
+        names = names or list(slices.cases)
+        cases = cases_in_slices(slices, names, segmenter.window)
+    return progress(cases, "evaluating", total=len(names) or None, unit="case")
+
+
+def describe_evaluation(
+    scores: Sequence[RegionScores], protocol: str, path: Path, segmenter: Segmenter, checkpoint: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What scripts/evaluate.py writes: summaries by region, how they came about, and what the network costs."""
+    published = protocol == "slice protocol"
+    cases = {entry["case"] for entry in scores}
+    result = {
+        "protocol": protocol,
+        "regions": summarise(scores, PUBLISHED_METRICS) if published else summarise(scores),
+        "cases": len(cases),
+        "model": segmenter.model,
+        "task": segmenter.label_map.name,
+        "checkpoint": str(path),
+        "seen_in_training": cases_seen_in_training(checkpoint, cases),
+        "config": checkpoint["config"],
+        **network_cost(segmenter),
+        "command": command_line(),
+        "environment": environment(next(segmenter.network.parameters()).device),
+    }
+    return result if published else {**result, "slices_per_second": round(evaluation_speed(scores), 2)}
+
+
+def cases_seen_in_training(checkpoint: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """Those of the cases that the network was trained or validated on, with a note on stderr if there are any."""
     names = list(names)
     seen = sorted({*checkpoint["cases"]["train"], *checkpoint["cases"]["val"]} & set(names))
     if seen:
@@ -102,30 +130,15 @@ def training_notice(checkpoint: Mapping[str, Any], names: Iterable[str]) -> list
     return seen
 
 
-def slices_per_second(rows: Sequence[CaseScores]) -> float:
-    """Throughput from source pixels to labels, each case counted once."""
-    cases = {row["case"]: row for row in rows}.values()
-    return float(sum(row["slices"] for row in cases) / max(sum(row["seconds"] for row in cases), 1e-9))
+def command_line() -> str:
+    """The command that was typed, for the files that it leaves."""
+    return " ".join(["python", *sys.argv])
 
 
-def write_csv(path: Path, rows: Sequence[CaseScores]) -> None:
-    """One line for each case and region; undefined is nan, not available is empty."""
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(
-            {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows
-        )
-
-
-def format_summary(result: dict[str, Any]) -> str:
-    """The summary as lines for a terminal."""
-    lines = []
-    for region, metrics in result.items():
-        for metric, value in metrics.items():
-            if value["mean"] is None:
-                lines.append(f"{region:>12} {metric:<14} not available")
-            else:
-                spread = "" if value["std"] is None else f" ± {value['std']:.4f}"
-                lines.append(f"{region:>12} {metric:<14} {value['mean']:.4f}{spread}  ({value['count']} cases)")
-    return "\n".join(lines)
+def write_csv(path: Path, lines: Sequence[RegionScores]) -> None:
+    """One line for each entry, six digits; undefined is nan, not available is empty."""
+    # Formatted first: pandas would make one column of integers, NaN and None a column of floats.
+    cells = [{key: f"{v:.6g}" if isinstance(v, float) else v for key, v in line.items()} for line in lines]
+    table = pd.DataFrame(cells, dtype=object)
+    with atomic_write(path) as temporary:
+        table.to_csv(temporary, index=False)

@@ -39,21 +39,22 @@ def overlap_scores(predicted: int, reference: int, shared: int) -> dict[str, flo
 
 def lesion_scores(predicted: Mask, reference: Mask) -> dict[str, float]:
     """F1 of detecting lesions: 26-connected components of at least 3 voxels, a hit at IoU >= 0.1, one to one."""
-    found, sizes_found = _components(predicted)
-    true, sizes_true = _components(reference)
-    if not len(sizes_found) and not len(sizes_true):
+    predicted_lesions, predicted_sizes = _components(predicted)
+    true_lesions, true_sizes = _components(reference)
+    lesions = len(true_sizes) + len(predicted_sizes)
+    if not lesions:
         return {"lesion_f1": math.nan}
-    shared = np.zeros((len(sizes_true), len(sizes_found)))
-    both = (true > 0) & (found > 0)
-    np.add.at(shared, (true[both] - 1, found[both] - 1), 1)
-    iou = shared / (sizes_true[:, None] + sizes_found[None, :] - shared)
-    rows, columns = linear_sum_assignment(iou >= HIT_IOU, maximize=True)
-    hits = int((iou[rows, columns] >= HIT_IOU).sum())
-    return {"lesion_f1": 2 * hits / (len(sizes_true) + len(sizes_found))}
+    shared = np.zeros((len(true_sizes), len(predicted_sizes)))
+    both = (true_lesions > 0) & (predicted_lesions > 0)
+    np.add.at(shared, (true_lesions[both] - 1, predicted_lesions[both] - 1), 1)
+    iou = shared / (true_sizes[:, None] + predicted_sizes[None, :] - shared)
+    pairs = linear_sum_assignment(iou >= HIT_IOU, maximize=True)
+    hits = int((iou[pairs] >= HIT_IOU).sum())
+    return {"lesion_f1": 2 * hits / lesions}
 
 
 def _components(mask: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Components of at least `SMALLEST_LESION` voxels, numbered from 1, and their sizes."""
+    """26-connected components of at least `SMALLEST_LESION` voxels, numbered from 1, and their sizes."""
     numbered, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
     sizes = np.bincount(numbered.ravel(), minlength=count + 1)
     kept = np.flatnonzero(sizes[1:] >= SMALLEST_LESION) + 1
@@ -65,17 +66,21 @@ def _components(mask: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def case_scores(
     predicted: Mask, reference: Mask, spacing: tuple[float, float, float] | None
 ) -> dict[str, float | None]:
-    """All metrics of one region of one case, masks [Z, Y, X].
+    """Voxel counts and all metrics of one region of one case, masks [Z, Y, X].
 
     spacing: (z, y, x) in mm; None where it is unknown or the slices are not neighbours: then what needs
     three dimensions is None, "not available".
     """
-    counts = int(predicted.sum()), int(reference.sum()), int((predicted & reference).sum())
-    scores: dict[str, float | None] = {**overlap_scores(*counts)}
+    predicted_voxels, reference_voxels, shared = (int(m.sum()) for m in (predicted, reference, predicted & reference))
+    scores: dict[str, float | None] = {
+        "reference_voxels": reference_voxels,
+        "predicted_voxels": predicted_voxels,
+        **overlap_scores(predicted_voxels, reference_voxels, shared),
+    }
     if spacing is None:
         return {**scores, **dict.fromkeys((*DISTANCE, *LESION))}
-    # MONAI takes seconds to import, and training never comes here.
-    from engine.evaluation.distances import distance_scores
+    # Imported here because it loads MONAI, which takes seconds and which training does not need.
+    from engine.evaluation.surface_distances import distance_scores
 
     return {**scores, **distance_scores(predicted, reference, spacing), **lesion_scores(predicted, reference)}
 
@@ -92,14 +97,4 @@ def published_scores(predicted: float, reference: float, shared: float) -> dict[
         "dice": (2 * shared + 1) / (predicted + reference + 1),
         "published_voe": 2 * (predicted - shared) / (predicted + reference + 1e-7),
         "rvd": predicted / (reference + 1e-7) - 1,
-    }
-
-
-def summary(values: list[float | None]) -> dict[str, float | int | None]:
-    """Mean, standard deviation over cases (n - 1) and count of what is defined; None where nothing is."""
-    defined = np.array([value for value in values if value is not None and not math.isnan(value)])
-    return {
-        "mean": float(defined.mean()) if len(defined) else None,
-        "std": float(defined.std(ddof=1)) if len(defined) > 1 else None,
-        "count": len(defined),
     }

@@ -1,4 +1,4 @@
-"""From a volume to the source's labels."""
+"""Prediction of a volume in the source's labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def predict_volume(
     threshold: float | None = None,
     components: int = 0,
 ) -> NDArray[np.uint8]:
-    """Source labels [Z, Y, X] of a volume; `components` above 0 keeps that many of the largest ones."""
+    """Source labels [Z, Y, X] of a volume; components: how many of the largest ones to keep, 0 keeps all."""
     window = volume_window(volume, segmenter.window)
     classes = segmenter.segment(volume.image, window, batch_size, threshold)
     if components:

@@ -1,98 +1,66 @@
-"""From parsed options to a finished run: what train.py and train_kd.py share."""
+"""The one way from options to a run, for train.py, train_kd.py, the benchmark and the step timer."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from datasets.frame import Frame
-from datasets.labelled_cases import cases_in_slices
-from datasets.loader import make_loader
-from datasets.slices.slice_folder import SliceFolder, case_of
+from datasets.loader import SliceDataset, TrainingLoader
+from datasets.raw import LAYOUTS
+from datasets.slices.slice_folder import SliceFolder, case_of, open_slices
 from datasets.slices.training_split import cases_for_training
 from datasets.slices.unlabelled import UnlabelledSlices, held_out_cases, unlabelled_slices
-from distillation.task import Distiller, TrainingTask
-from engine.contours import PREDICTION_COLOUR, TRUTH_COLOUR, draw_contours, grey_picture, montage
+from distillation import build_method
+from distillation.distiller import Distiller
+from distillation.task import SupervisedTask, TrainingTask
+from distillation.teacher import NetworkTeacher
 from engine.device import Precision, choose_device, choose_workers
-from engine.evaluation.evaluate import mean_dice, score_case, summarise
-from engine.evaluation.metrics import OVERLAP
+from engine.options import DataOptions, DistillationOptions, RunOptions
 from engine.segmenter import Segmenter
+from engine.training.run_folder import RunFolder
+from engine.training.schedule import Schedule
 from engine.training.term_recorder import TermRecorder
-from engine.training.trainer import Schedule, Trainer
+from engine.training.trainer import Trainer
+from engine.training.validation import Validation
 from networks import build
 from utils.errors import UserError
 from utils.files import write_json
-from utils.fingerprint import fingerprint
-from utils.progress import progress
+from utils.fingerprint import fingerprint, fingerprint_weights
+from utils.options import identity
+from utils.registry import match_name
 from utils.seeding import seed_torch
 
-# Options that say where and how fast, not what: a run may be resumed with others.
-INCIDENTAL = {
-    "resume", "device", "workers", "mode", "checkpoint_path", "train_data_path", "test_data_path",
-    "loss_type", "tckpt", "unlabelled", "record_terms",
-}  # fmt: skip
-# Settings that are digests, which alone would look like data.
-FINGERPRINTS = ("slices", "unlabelled", "teacher")
-LABEL_WIDTH = len("fingerprint of unlabelled")
+
+def decide_data(data: DataOptions, teacher: Segmenter | None = None) -> DataOptions:
+    """The same with the teacher's dataset, task, size, crop and window, or the defaults, where none was given."""
+    if teacher is None:
+        dataset, task, size, crop, window = "kits", "tumor", Frame.size, data.crop, data.window
+    else:
+        frame = teacher.frame
+        dataset, task, size, window = teacher.dataset, teacher.label_map.name, frame.size, teacher.window
+        # A crop in pixels belongs to its size; with another size only "none" and the usual share carry over.
+        crop = frame.crop if data.size in (None, frame.size) or frame.crop == 0 else None
+    return replace(
+        data,
+        dataset=match_name("dataset", data.dataset or dataset, LAYOUTS),
+        task=data.task or task,
+        size=size if data.size is None else data.size,
+        crop=crop if data.crop is None else data.crop,
+        window=data.window or window,
+    )
 
 
-def new_segmenter(args: argparse.Namespace, model: str, slices: SliceFolder) -> Segmenter:
-    """A network to train, with the archive's task and window and the frame that the options ask for."""
-    seed_torch(args.seed)
-    pretrained: bool | Path = args.pretrained == "imagenet"
-    if args.pretrained and not pretrained:
-        pretrained = Path(args.pretrained)
-    network = build(model, slices.label_map.num_classes, pretrained).to(memory_format=torch.channels_last)
-    frame = Frame(Frame.size if args.size is None else args.size, args.crop)
-    window = slices.dataset_window if args.window is None else (args.window[0], args.window[1])
-    if window is not None and window[0] >= window[1]:
-        raise UserError(f"--window {window[0]:g} {window[1]:g}: the first number must be the lower one")
-    return Segmenter(network, model, slices.dataset, slices.label_map, frame, window)
-
-
-def train(
-    args: argparse.Namespace, task: TrainingTask, segmenter: Segmenter, slices: SliceFolder, name: str
-) -> Trainer:
-    """Train `task` as the options say; prints and saves the configuration and the loss equation."""
-    folder: Path = args.checkpoint_path
-    begun = (folder / "last.ckpt").exists()
-    if begun and not args.resume:
-        raise UserError(f"{folder}: holds a run already; add --resume, or give another --checkpoint_path")
-    if args.resume and not begun:
-        raise UserError(f"nothing to resume in {folder}; leave --resume out")
-    trainer = make_trainer(args, task, segmenter, slices, name)
-    if args.resume:
-        trainer.resume()
-    if isinstance(task, Distiller) and (every := getattr(args, "record_terms", 0)):
-        task.observe = TermRecorder(folder / "terms.jsonl", every, trainer.steps_done)
-    about = {
-        "command": " ".join(["python", *sys.argv]),
-        "loss": task.equation(),
-        "training slices": trainer.batches.n,
-        "validation cases": len(trainer.cases["val"]),
-        "slices from": str(slices.folder),
-    }
-    became = {"amp": trainer.precision.name, "device": trainer.precision.device}
-    for key, value in {**trainer.config, **became, **about}.items():
-        print(_line(f"fingerprint of {key}" if key in FINGERPRINTS and value else key, value), flush=True)
-    write_json(folder / "config.json", {**trainer.config, **about})
-    frame = segmenter.frame
-    if frame.size and frame.crop and frame.crop > frame.size:
-        print(
-            f"note: --crop {frame.crop} is larger than --size {frame.size}, so that every slice is padded; "
-            "--crop 0 takes whole slices",
-            file=sys.stderr,
-        )
+def train(trainer: Trainer) -> Trainer:
+    """Print and save the settings and the loss equation, train, and print the best score."""
+    announce(trainer)
     trainer.fit()
-    best = trainer.progress
-    told = trainer.schedule.told(best.best_epoch + 1)
-    print(f"best validation Dice {best.best:.4f} at {told}: {folder / 'best.ckpt'}", flush=True)
+    best, path = trainer.progress, trainer.folder.path / "best.ckpt"
+    print(f"best validation Dice {best.best:.4f} at step {best.best_step}: {path}", flush=True)
     if best.best == 0:
         print(
             "note: the best validation Dice is 0, for the network finds nothing of the target; train longer, or look "
@@ -102,105 +70,128 @@ def train(
     return trainer
 
 
-def _line(key: str, value: object) -> str:
-    return f"{key:>{LABEL_WIDTH}}  {value}"
+def make_trainer(run: RunOptions, teacher: Segmenter | None = None) -> Trainer:
+    """A trainer at its first step, or, with --resume, where the run was left; nothing is written yet.
 
+    teacher: of the student that `run.distillation` is for, on the device of the run. UserError if the folder holds a
+    run that is not to be resumed, or none that could be.
+    """
+    data, training = run.data, run.training
+    begun = (run.folder / "last.ckpt").exists()
+    if begun and not training.resume:
+        raise UserError(f"{run.folder}: holds a run already; add --resume, or give another --checkpoint_path")
+    if training.resume and not begun:
+        raise UserError(f"nothing to resume in {run.folder}; leave --resume out")
+    device = choose_device(training.device)
+    slices = open_slices(data.train_data_path, str(data.dataset), str(data.task), "train")
+    data = replace(data, task=slices.label_map.name)  # in the spelling of the data
+    names, val_cases = cases_for_training(slices, data.val_fraction, training.seed)
+    unlabelled = find_unlabelled(run, slices, names, val_cases)
 
-def make_trainer(
-    args: argparse.Namespace, task: TrainingTask, segmenter: Segmenter, slices: SliceFolder, name: str
-) -> Trainer:
-    """A trainer as the options say, at its first step; nothing is written yet."""
-    folder: Path = args.checkpoint_path
-    device = choose_device(args.device)
-    precision = Precision(args.amp, device)
-    schedule = Schedule(args.epochs, args.lr, args.patience, choose_val_every(args), args.steps)
-    names, val_cases = cases_for_training(slices, args.val_fraction, args.seed)
-    unlabelled = _unlabelled(args, slices, names, val_cases)
-    config = _settings(args, segmenter) | {
+    # From here on torch draws: the network's first weights, then those of what a method learns.
+    seed_torch(training.seed)
+    segmenter = new_segmenter(run, slices)
+    task = make_task(run, segmenter, teacher).to(device)
+
+    dataset = SliceDataset(slices, names, segmenter.frame, data.augment, training.seed, segmenter.window, unlabelled)
+    per_batch = run.distillation.unlabelled_per_batch if run.distillation else None
+    loader = TrainingLoader(dataset, training.batch_size, choose_workers(training.workers), per_batch)
+    schedule = Schedule.from_options(training, loader.steps_per_epoch)
+    precision = Precision(training.amp, device)
+    validation = Validation(segmenter, slices, val_cases, training.batch_size, precision)
+    config = {
+        "model": run.model,
         "slices": fingerprint([*names, "", *val_cases]),
-        "unlabelled": None if unlabelled is None else fingerprint(unlabelled.names),
-    }
-    loader, batches = make_loader(
-        slices, names, segmenter.frame, args.augment, args.batch_size, args.seed,
-        workers=choose_workers(args.workers), window=segmenter.window,
-        unlabelled=unlabelled, unlabelled_per_batch=getattr(args, "unlabelled_per_batch", None),
-    )  # fmt: skip
-
-    def validate() -> tuple[float, dict[str, Any]]:
-        cases = cases_in_slices(slices, val_cases, segmenter.window)
-        bar = progress(cases, "validating", total=len(val_cases), unit="case")
-        # Overlap is all that picks a checkpoint; without a spacing the slow distances are left out.
-        flat = (replace(case, spacing=None) for case in bar)
-        with precision.autocast():
-            rows = [row for case in flat for row in score_case(segmenter, case, args.batch_size)]
-        scores = {
-            f"{region}/{metric}": values[metric]["mean"]
-            for region, values in summarise(rows, (*OVERLAP, "crop_lost")).items()
-            for metric in values
-            if values[metric]["mean"] is not None
-        }
-        return mean_dice(rows), scores
-
-    return Trainer(
-        task.to(device), segmenter, loader, batches, validate, schedule, precision, folder, name, config,
-        cases={"train": sorted({case_of(name)[0] for name in names}), "val": val_cases},
-        pictures=ContourPictures(segmenter, slices, val_cases),
-    )  # fmt: skip
-
-
-def _unlabelled(
-    args: argparse.Namespace, slices: SliceFolder, names: Sequence[str], val_cases: Sequence[str]
-) -> UnlabelledSlices | None:
-    """Slices to distil on without masks, none of a case that validates or tests; train.py has no such option."""
-    if not getattr(args, "unlabelled", None):
-        return None
-    held_out = held_out_cases(slices, args.test_data_path) | set(val_cases)
-    found = unlabelled_slices(args.unlabelled, slices, names, held_out)
-    print(_line("unlabelled slices", found), flush=True)
-    return found
-
-
-def choose_val_every(args: argparse.Namespace) -> int:
-    """Epochs, or steps, between validations: as asked, else every epoch, or four times in all."""
-    default = 1 if args.steps is None else -(-args.steps // 4)
-    return int(args.val_every or default)
-
-
-def _settings(args: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
-    """The options that decide the result, in plain types."""
-    settings = {
-        key: str(value) if isinstance(value, Path) else value
-        for key, value in vars(args).items()
-        if key not in INCIDENTAL
-    }
-    settings |= {
-        "dataset": segmenter.dataset,
-        "task": segmenter.label_map.name,
-        "frame": segmenter.frame.to_dict(),
+        **identity(data),
         "window": None if segmenter.window is None else list(segmenter.window),
-        "val_every": choose_val_every(args),
+        **identity(training),
+        **asdict(schedule),
+        **distillation_config(run.distillation, teacher, unlabelled),
     }
-    for replaced in ("size", "crop", "steps" if args.steps is None else "epochs"):
-        del settings[replaced]
-    return settings
+    cases = {"train": sorted({case_of(name)[0] for name in names}), "val": val_cases}
+    folder = RunFolder(run.folder, replace(run, data=data).name, config, cases)
+    trainer = Trainer(task, segmenter, loader, validation, schedule, precision, folder)
+    if training.resume:
+        trainer.resume()
+    return trainer
 
 
-class ContourPictures:
-    """The largest target slice of the first cases, with truth and prediction drawn."""
+def new_segmenter(run: RunOptions, slices: SliceFolder) -> Segmenter:
+    """A network to train, with the label map of its slices and the frame and window of the options."""
+    network = build(run.model, slices.label_map.num_classes, run.training.pretrained_weights())
+    frame = Frame(Frame.size if run.data.size is None else run.data.size, run.data.crop)
+    window = run.data.window or slices.dataset_window
+    network.to(memory_format=torch.channels_last)
+    return Segmenter(network, run.model, slices.dataset, slices.label_map, frame, window)
 
-    def __init__(self, segmenter: Segmenter, slices: SliceFolder, cases: Sequence[str], most: int = 4) -> None:
-        self.segmenter = segmenter
-        self.slices = []
-        for case in cases_in_slices(slices, cases[:most], segmenter.window):
-            truth = segmenter.label_map.encode(case.label)
-            index = int((truth > 0).sum(axis=(1, 2)).argmax())
-            self.slices.append((case.image[index : index + 1].copy(), truth[index].copy(), case.window))
 
-    def __call__(self) -> torch.Tensor:
-        """[3, H, W] in 0..1."""
-        pictures = []
-        for image, truth, window in self.slices:
-            picture = draw_contours(grey_picture(image[0], window), truth, TRUTH_COLOUR)
-            predicted = self.segmenter.segment(image, window)[0]
-            pictures.append(draw_contours(picture, predicted, PREDICTION_COLOUR))
-        return torch.from_numpy(montage(pictures, columns=2)).permute(2, 0, 1) / 255
+def make_task(run: RunOptions, student: Segmenter, teacher: Segmenter | None) -> TrainingTask:
+    """What a step does: learn from the masks, or from masks and teacher."""
+    options = run.distillation
+    if options is None:
+        return SupervisedTask(student.network)
+    if teacher is None:
+        raise ValueError("a student that is distilled needs its teacher")
+    if (student.label_map, student.dataset) != (teacher.label_map, teacher.dataset):
+        raise UserError(
+            f"{options.tckpt}: was trained for task {teacher.label_map.name} of {teacher.dataset}, not for task "
+            f"{student.label_map.name} of {student.dataset}; give a teacher of this task"
+        )
+    method = build_method(options.methods, student.network.channels, teacher.network.channels)
+    recorder = TermRecorder(run.folder / "terms.jsonl", options.record_terms) if options.record_terms else None
+    answers = NetworkTeacher(teacher.network)
+    return Distiller(student.network, answers, method, options.kd_schedule, options.balance, recorder)
+
+
+def find_unlabelled(
+    run: RunOptions, slices: SliceFolder, names: Sequence[str], val_cases: Sequence[str]
+) -> UnlabelledSlices | None:
+    """Slices to distil on without masks, none of a case that validates or tests."""
+    if run.distillation is None or not run.distillation.unlabelled:
+        return None
+    held_out = held_out_cases(slices, run.data.test_data_path) | set(val_cases)
+    return unlabelled_slices(run.distillation.unlabelled, slices, names, held_out)
+
+
+def distillation_config(
+    options: DistillationOptions | None, teacher: Segmenter | None, unlabelled: UnlabelledSlices | None
+) -> dict[str, Any]:
+    """What decides a student's result besides data and training; the methods with all their options."""
+    if options is None or teacher is None:
+        return {}
+    return {
+        "kd": [method.definition() for method in options.methods],
+        **identity(options),
+        "unlabelled": None if unlabelled is None else fingerprint(unlabelled.names),
+        "teacher": fingerprint_weights(teacher.network),
+    }
+
+
+def announce(trainer: Trainer) -> None:
+    """Print the settings and keep them in config.json."""
+    slices, unlabelled = trainer.validation.slices, trainer.loader.dataset.unlabelled
+    about = {
+        "command": " ".join(["python", *sys.argv]),
+        "loss": trainer.task.equation(),
+        "training slices": len(trainer.loader.dataset),
+        **({"unlabelled slices": str(unlabelled)} if unlabelled else {}),
+        "validation cases": len(trainer.folder.cases["val"]),
+        "slices from": str(slices.folder),
+    }
+    in_force = {"amp": trainer.precision.name, "device": trainer.precision.device}
+    digests = ("slices", "unlabelled", "teacher")
+    lines = {
+        f"fingerprint of {key}" if key in digests and value else key: value
+        for key, value in {**trainer.folder.config, **in_force, **about}.items()
+    }
+    width = max(map(len, lines))
+    for key, value in lines.items():
+        print(f"{key:>{width}}  {value}", flush=True)
+    write_json(trainer.folder.path / "config.json", {**trainer.folder.config, **about})
+    frame = trainer.segmenter.frame
+    if frame.size and frame.crop and frame.crop > frame.size:
+        print(
+            f"note: --crop {frame.crop} is larger than --size {frame.size}, so that every slice is padded; "
+            "--crop 0 takes the full slices",
+            file=sys.stderr,
+        )

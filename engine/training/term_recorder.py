@@ -13,7 +13,7 @@ from distillation.gradients import gradient_norms, stage_groups
 from utils.errors import UserError
 from utils.files import atomic_write, make_folder
 
-Record = dict[str, Any]
+TermRecord = dict[str, Any]
 
 
 class TermRecorder:
@@ -23,32 +23,38 @@ class TermRecorder:
     `distillation.gradients.stage_groups`.
     """
 
-    def __init__(self, path: Path, every: int, step: int = 0) -> None:
-        """step: the one to come; what `path` holds from there on is dropped, for it is taken again."""
-        self.path, self.every, self.step = path, every, step
-        if path.exists():
-            kept = [record for record in read_records(path) if record["step"] < step]
-            with atomic_write(path) as temporary:
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+        self.opened = False
+
+    def __call__(self, step: int, terms: Mapping[str, Tensor], student: nn.Module) -> None:
+        if not self.opened:
+            self._drop_from(step)
+            self.opened = True
+        if step % self.every:
+            return
+        record = {
+            "step": step,
+            "values": {term: float(value.detach()) for term, value in terms.items()},
+            "norms": {
+                term: {stage: float(norm) for stage, norm in norms.items()}
+                for term, norms in gradient_norms(terms, stage_groups(student)).items()
+            },
+        }
+        make_folder(self.path.parent)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(record))
+
+    def _drop_from(self, step: int) -> None:
+        """Drop the lines of an earlier run, or of steps that a resumed run takes again."""
+        if self.path.exists():
+            kept = [record for record in read_records(self.path) if record["step"] < step]
+            with atomic_write(self.path) as temporary:
                 temporary.write_text("".join(map(_line, kept)), encoding="utf-8")
 
-    def __call__(self, terms: Mapping[str, Tensor], student: nn.Module) -> None:
-        if self.step % self.every == 0:
-            record = {
-                "step": self.step,
-                "values": {term: float(value.detach()) for term, value in terms.items()},
-                "norms": {
-                    term: {stage: float(norm) for stage, norm in of.items()}
-                    for term, of in gradient_norms(terms, stage_groups(student)).items()
-                },
-            }
-            make_folder(self.path.parent)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(_line(record))
-        self.step += 1
 
-
-def read_records(path: Path) -> list[Record]:
-    """The lines that a `TermRecorder` wrote, without a last one that it could not end; UserError if they are none."""
+def read_records(path: Path) -> list[TermRecord]:
+    """The lines that a `TermRecorder` wrote, without a last one that was cut off; UserError if they are none."""
     try:
         *lines, _ = path.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines]
@@ -58,5 +64,5 @@ def read_records(path: Path) -> list[Record]:
         ) from None
 
 
-def _line(record: Record) -> str:
+def _line(record: TermRecord) -> str:
     return json.dumps(record) + "\n"

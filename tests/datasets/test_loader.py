@@ -8,12 +8,10 @@ import torch
 
 from datasets.augment import AUGMENTS, get_augment
 from datasets.frame import Frame
-from datasets.loader import EpochBatches, SliceDataset, make_loader
-from datasets.raw import open_layout
+from datasets.loader import SliceDataset, StepBatches, TrainingLoader
 from datasets.slices.slice_folder import SliceFolder
-from datasets.slicing.slicemaker import make_slices
 from datasets.window import percentiles, window_image
-from tests.data import ct_and_label, kits_case
+from tests.data import ct_and_label, cut_slices, kits_case
 from utils.errors import UserError
 from utils.seeding import generator
 
@@ -26,9 +24,7 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> SliceFolder:
     root = tmp_path_factory.mktemp("data")
     for number, width in enumerate((24, 24, 40)):
         kits_case(root / "raw", number, (8, 20, width))
-    layout = open_layout("kits", root / "raw")
-    task = layout.label_map("all")
-    make_slices(root / "raw", root / "out", layout, task, val_fraction=0, slices="all", workers=1)
+    cut_slices(root / "raw", root / "out", task="all", val_fraction=0, slices="all")
     return SliceFolder.open(root / "out", "kits", "all")
 
 
@@ -95,70 +91,54 @@ def test_wrong_augmentation() -> None:
         get_augment("wild")
 
 
+def paper_loader(slices: SliceFolder, batch_size: int, workers: int = 0) -> TrainingLoader:
+    return TrainingLoader(SliceDataset(slices, slices.train, FRAME, "paper", seed=1), batch_size, workers)
+
+
 class TestLoader:
     def test_batches(self, slices: SliceFolder) -> None:
-        loader, batches = make_loader(slices, slices.train, FRAME, "paper", 3, 0, 0)
-        batches.set(4)
-        seen = list(loader)
-        assert len(seen) == len(loader) == -(-len(slices.train) // 3)
-        assert seen[0].image.shape == (3, 1, 24, 24) and seen[0].mask.shape == (3, 24, 24)
-        assert sorted(case for batch in seen for case in batch.cases) == sorted(
-            name.split("_")[0] for name in slices.train
-        )
+        loader = paper_loader(slices, 3)
+        epoch = list(loader.between(4 * loader.steps_per_epoch, 5 * loader.steps_per_epoch))
+        assert len(epoch) == loader.steps_per_epoch == -(-len(slices.train) // 3)
+        assert epoch[0].image.shape == (3, 1, 24, 24) and epoch[0].mask.shape == (3, 24, 24)
+        cases = sorted(case for batch in epoch for case in batch.cases)
+        assert cases == sorted(name.split("_")[0] for name in slices.train)
 
     def test_workers_change_nothing(self, slices: SliceFolder) -> None:
-        results = []
-        for workers in (0, 2):
-            loader, batches = make_loader(slices, slices.train, FRAME, "paper", 4, 1, workers)
-            batches.set(2)
-            results.append(list(loader))
-        for alone, parallel in zip(*results, strict=True):
-            assert torch.equal(alone.image, parallel.image) and alone.cases == parallel.cases
+        alone, parallel = (list(paper_loader(slices, 4, workers).between(5, 14)) for workers in (0, 2))
+        for one, other in zip(alone, parallel, strict=True):
+            assert torch.equal(one.image, other.image) and one.cases == other.cases
 
-    def test_an_epoch_can_be_continued(self, slices: SliceFolder) -> None:
-        loader, batches = make_loader(slices, slices.train, FRAME, "paper", 4, 1, 0)
-        batches.set(3)
-        whole = list(loader)
-        batches.set(3, start_batch=2)
-        rest = list(loader)
-        assert len(rest) == len(loader) == len(whole) - 2
-        assert all(torch.equal(a.image, b.image) for a, b in zip(whole[2:], rest, strict=True))
+    def test_steps_can_be_continued_anywhere(self, slices: SliceFolder) -> None:
+        loader = paper_loader(slices, 4)
+        uninterrupted = list(loader.between(0, 3 * loader.steps_per_epoch))
+        for start in range(1, len(uninterrupted)):
+            rest = list(loader.between(start, len(uninterrupted)))
+            assert all(torch.equal(a.image, b.image) for a, b in zip(uninterrupted[start:], rest, strict=True))
 
-    def test_sizes_that_differ_are_told(self, slices: SliceFolder) -> None:
-        loader, _ = make_loader(slices, ["00000_6.npz", "00002_6.npz"], Frame(0, 0), "none", 2, 0, 0)
+    def test_iterating_gives_the_first_epoch_every_time(self, slices: SliceFolder) -> None:
+        loader = paper_loader(slices, 4)
+        for first, again in zip(loader, loader.between(0, loader.steps_per_epoch), strict=True):
+            assert torch.equal(first.image, again.image)
+
+    def test_sizes_that_differ_are_refused(self, slices: SliceFolder) -> None:
+        dataset = SliceDataset(slices, ["00000_6.npz", "00002_6.npz"], Frame(0, 0))
         with pytest.raises(UserError, match="slices of 00000, 00002 differ in size"):
-            next(iter(loader))
+            next(iter(TrainingLoader(dataset, 2, workers=0)))
 
 
-class TestEpochBatches:
-    def test_every_sample_once_and_another_order_each_epoch(self) -> None:
-        batches = EpochBatches(10, 4, seed=0)
-        orders = []
-        for epoch in range(2):
-            batches.set(epoch)
-            dealt = list(batches)
-            assert [len(batch) for batch in dealt] == [4, 4, 2]
-            assert all(e == epoch for batch in dealt for e, _ in batch)
-            orders.append([i for batch in dealt for _, i in batch])
-            assert sorted(orders[-1]) == list(range(10))
-        assert orders[0] != orders[1]
-
-    def test_drop_last(self) -> None:
-        assert [len(batch) for batch in EpochBatches(10, 4, seed=0, drop_last=True)] == [4, 4]
-
-    @pytest.mark.parametrize("n", [16, 17, 19, 23])
-    def test_ranks_share_an_epoch(self, n: int) -> None:
-        shards = [list(EpochBatches(n, 2, seed=0, rank=rank, world=4)) for rank in range(4)]
-        assert len({len(shard) for shard in shards}) == 1
-        assert all(batch for shard in shards for batch in shard)
-        dealt = [i for shard in shards for batch in shard for _, i in batch]
-        assert set(dealt) == set(range(n)) and len(dealt) <= n + 3
-
-    def test_two_ranks_see_the_batches_of_one(self) -> None:
-        alone = list(EpochBatches(16, 4, seed=0))
-        shards = [list(EpochBatches(16, 2, seed=0, rank=rank, world=2)) for rank in range(2)]
-        for together, *parts in zip(alone, *shards, strict=True):
-            assert sorted(together) == sorted(item for part in parts for item in part)
+def test_every_sample_comes_once_an_epoch_in_another_order_each_time() -> None:
+    batches = StepBatches(10, 4, seed=0)
+    batches.steps = range(6)
+    drawn = list(batches)
+    assert [len(batch) for batch in drawn] == [4, 4, 2, 4, 4, 2] and batches.per_epoch == 3
+    orders = []
+    for epoch in range(2):
+        items = [item for batch in drawn[3 * epoch : 3 * epoch + 3] for item in batch]
+        assert all(number == epoch for number, _ in items)
+        orders.append([i for _, i in items])
+        assert sorted(orders[-1]) == list(range(10))
+    assert orders[0] != orders[1]
 
 
 def test_window_image() -> None:

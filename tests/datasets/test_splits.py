@@ -1,4 +1,4 @@
-"""Splits: by case, seeded, and kept when cases join."""
+"""Splits: by case, seeded, and unchanged when cases are added."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TestSplits:
         assert (len(split.train), len(split.val), len(split.test)) == sizes
 
     @pytest.mark.parametrize("step", [1, 2, 7])
-    def test_cases_that_come_by_and_by_meet_the_fractions(self, step: int) -> None:
+    def test_cases_added_in_steps_meet_the_fractions(self, step: int) -> None:
         split, options = split_cases((), 0, 0.2, 0.1), SplitOptions(test_fraction=0.2, val_fraction=0.1)
         for count in (*range(0, 20, step), 20):
             split = extend_split(split, self.names[:count], options)
@@ -35,7 +35,7 @@ class TestSplits:
         for part in ("train", "val", "test"):
             assert len(getattr(split, part)) == 2 * len(getattr(first, part))
 
-    def test_training_never_goes_empty(self) -> None:
+    def test_training_always_has_a_case(self) -> None:
         assert split_cases(self.names[:3], 0, 0.5, 0.49).train
 
     def test_the_frames_of_a_patient_stay_together(self) -> None:

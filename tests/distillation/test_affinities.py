@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from distillation.affinities import class_means, cosine_affinity, shrink_mask
+from distillation.affinities import class_means, cosine_affinity, pool_patches, shrink_mask
 
 
 def draw(*shape: int) -> torch.Tensor:
@@ -59,3 +59,8 @@ def test_affinity_of_vanishing_maps_has_a_bounded_gradient(scale: float) -> None
     affinity = cosine_affinity(maps)
     (affinity - 1).square().sum().backward()
     assert affinity.isfinite().all() and maps.grad is not None and maps.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("size", "expected"), [((5, 7), (3, 4)), ((32, 20), (16, 10)), ((256, 100), (32, 13))])
+def test_there_are_no_more_than_32_patches_in_a_row(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert pool_patches(torch.zeros(1, 2, *size), patch=2).shape[2:] == expected

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torchdistill.losses import mid_level
 
-from distillation import build_method
-from distillation.inter_channel import ICKD
 from distillation.method import Method
-from distillation.review import hierarchical_context
-from distillation.variational import VID
+from distillation.methods.ickd import ICKD
+from distillation.methods.reviewkd import hierarchical_context
+from distillation.methods.vid import VID
 from networks.contract import Features
-from tests.contracts.methods import random_batch
-from tests.golden.features import TEACHER, TEACHER_SIZES, random_features
+from tests.golden.features import TEACHER, TEACHER_SIZES, random_batch, random_features
+from tests.small import make_method
 
 IMAGES = 6
-CHANNELS = TEACHER._replace(classes=3)
+CHANNELS = replace(TEACHER, classes=3)
 PATHS = ("map", "output", "map", "output")
 PAIR = {"pair": {side: {"path": "map", "io": "output"} for side in ("student", "teacher")}}
 
@@ -114,7 +114,7 @@ PEERS: dict[str, Peer] = {
 @pytest.mark.parametrize("spec", PEERS)
 def test_value_is_that_of_torchdistill(spec: str) -> None:
     torch.manual_seed(0)
-    method = build_method([spec], CHANNELS, CHANNELS)
+    method = make_method(spec, CHANNELS, CHANNELS)
     student, teacher = six_images(1), six_images(10)
     terms = method(student, teacher, random_batch(CHANNELS.classes, IMAGES))
     expected = PEERS[spec](method, student, teacher).item()

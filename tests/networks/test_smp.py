@@ -13,6 +13,8 @@ from networks import build, file_label, network_name
 from networks.contract import Features
 from networks.smp import ARCHITECTURES, assign
 from tests.contracts.networks import NetworkContract
+from tests.golden.arrays import array
+from tests.golden.layers import assert_close
 from utils.errors import UserError
 
 RESNET = (64, 64, 128, 256, 512)
@@ -93,7 +95,7 @@ class TestStages:
             for ours, plain in zip(stages(compiled(image)), stages(network.features(image)), strict=True):
                 assert torch.equal(ours, plain)
 
-    def test_that_stand_for_others_are_told_once(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_that_stand_for_others_are_announced_once(self, capsys: pytest.CaptureFixture[str]) -> None:
         for _ in range(2):
             build("smp/pan/mobilenet_v2", classes=2)(torch.randn(2, 1, 64, 64))
         build("smp/linknet/resnet18", classes=2)
@@ -157,7 +159,7 @@ class TestNames:
             ("unetplus", "resnet_18, .* smp/<architecture>/<encoder>"),
         ],
     )
-    def test_wrong_ones_are_told_what_exists(self, name: str, message: str) -> None:
+    def test_errors_say_what_exists(self, name: str, message: str) -> None:
         with pytest.raises(UserError, match=message):
             build(name, classes=2)
 
@@ -172,7 +174,7 @@ class TestPretrained:
         with torch.no_grad():
             expected = rgb.encoder(image.expand(-1, 3, -1, -1))[1:]
             for ours, theirs in zip(network.features(image).encoder, expected, strict=True):
-                torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+                assert_close(array(ours), array(theirs), rel=1e-4)
 
     def test_file_of_another_encoder(self, tmp_path: Path) -> None:
         path = tmp_path / "other.pth"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,52 +15,40 @@ import numpy as np
 import pytest
 import torch
 
+from tests.commands import as_process, error_of, in_process, output_of
 from tests.paths import ROOT
 from tests.small import equal_states, write_bare_archive
 
 
-def command(script: str, *words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, words)], capture_output=True, text=True, cwd=cwd
-    )
-
-
-def succeed(script: str, *words: object, cwd: Path = ROOT) -> str:
-    done = command(script, *words, cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def succeed(script: str, *words: object) -> str:
+    return output_of(in_process(script, *words))
 
 
 def fail(script: str, *words: object) -> str:
-    """The one line, progress bars aside, that a command writes to stderr when the user can mend it."""
-    done = command(script, *words)
-    assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.strip() and "%|" not in line]
-    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
-    return lines[0]
+    return error_of(in_process(script, *words))
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder in which the main commands have run: phantoms, slices, a teacher, a distilled student."""
     out = tmp_path_factory.mktemp("job")
-    succeed(
+    output_of(as_process(
         "scripts/make_phantom.py", "--outpath", out / "raw", "--dataset", "kits", "--cases", 4, "--size", 64,
         "--slices", 8, 9, "--unlabelled", 1,
-    )  # fmt: skip
-    succeed(
+    ))  # fmt: skip
+    output_of(as_process(
         "scripts/SliceMaker.py", "--inpath", out / "raw", "--outpath", out / "slices", "--dataset", "kits",
         "--task", "tumor", "--test_fraction", 0.25, "--val_fraction", 0.25,
-    )  # fmt: skip
-    teacher = succeed(
+    ))  # fmt: skip
+    teacher = output_of(as_process(
         "train.py", "--model", "RAUNet", "--train-data-path", out / "slices", "--checkpoint_path", out / "teacher",
         "--size", 64, "--crop", 0, "--epochs", 1, "--device", "cpu",
-    )  # fmt: skip
+    ))  # fmt: skip
     assert "0.5 focal + 0.5 (1 - Dice)" in teacher
-    student = succeed(
+    student = output_of(as_process(
         "train_kd.py", "--tckpt", out / "teacher" / "best.ckpt", "--smodel", "resnet_18", "--train_data_path",
         out / "slices", "--checkpoint_path", out / "student", "--epochs", 1, "--device", "cpu",
-    )  # fmt: skip
+    ))  # fmt: skip
     assert "AT(t_e5 -> s_e2)" in student
     yield out
 
@@ -73,14 +62,15 @@ def test_checkpoints_are_where_the_readme_says(job: Path) -> None:
     inherited = ("dataset", "task", "frame", "window", "classes")
     assert [teacher[key] for key in inherited] == [student[key] for key in inherited]
     assert not any(key.startswith(("method", "adapters")) for key in student["weights"])
-    assert json.loads((job / "student" / "config.json").read_text())["kd"] == ["hlfd"]
+    (method,) = json.loads((job / "student" / "config.json").read_text())["kd"]
+    assert method.startswith("hlfd") and "alpha=0.1" in method
 
 
 def test_evaluation_of_whole_volumes(job: Path) -> None:
     out = job / "results" / "test.json"
     succeed(
         "scripts/evaluate.py", "--ckpt", job / "student" / "best.ckpt", "--inpath", job / "raw",
-        "--splits", job / "slices" / "splits.json", "--out", out, "--device", "cpu",
+        "--splits", job / "slices" / "splits.json", "--outpath", out, "--device", "cpu",
     )  # fmt: skip
     result = json.loads(out.read_text())
     assert result["protocol"] == "whole volumes" and result["cases"] == 1
@@ -92,8 +82,8 @@ def test_evaluation_of_whole_volumes(job: Path) -> None:
 def test_the_slice_protocol_is_labelled(job: Path) -> None:
     out = job / "results" / "published.json"
     printed = succeed(
-        "scripts/evaluate.py", "--ckpt", job / "teacher" / "best.ckpt", "--data_path", job / "slices",
-        "--slice_protocol", "--out", out, "--device", "cpu",
+        "scripts/evaluate.py", "--ckpt", job / "teacher" / "best.ckpt", "--test_data_path", job / "slices",
+        "--slice_protocol", "--outpath", out, "--device", "cpu",
     )  # fmt: skip
     assert "slice protocol" in printed
     assert set(json.loads(out.read_text())["regions"]["tumor"]) == {"dice", "published_voe", "rvd"}
@@ -101,7 +91,16 @@ def test_the_slice_protocol_is_labelled(job: Path) -> None:
 
 def test_each_part_of_a_split_is_scored_on_its_own_slices(job: Path) -> None:
     splits, out = job / "slices" / "splits.json", job / "results" / "val.json"
-    words = ["--ckpt", job / "teacher" / "best.ckpt", "--data_path", job / "slices", "--out", out, "--device", "cpu"]
+    words = [
+        "--ckpt",
+        job / "teacher" / "best.ckpt",
+        "--test_data_path",
+        job / "slices",
+        "--outpath",
+        out,
+        "--device",
+        "cpu",
+    ]
     succeed("scripts/evaluate.py", *words, "--splits", splits, "--part", "val", "--slice_protocol")
     (case,) = json.loads(splits.read_text())["val"]
     assert out.with_suffix(".csv").read_text().splitlines()[1].startswith(f"{case},")
@@ -114,8 +113,8 @@ def test_prediction_keeps_the_geometry(job: Path, tmp_path: Path) -> None:
     nib.save(source.slicer[:, ::-1, :], flipped)
     for name, path in (("00000", job / "raw" / "case_00000" / "imaging.nii.gz"), ("flipped", flipped)):
         succeed(
-            "scripts/predict.py", "--ckpt", job / "teacher" / "best.ckpt", "--input", path,
-            "--output", tmp_path / "out", "--threshold", 0.3, "--device", "cpu",
+            "scripts/predict.py", "--ckpt", job / "teacher" / "best.ckpt", "--inpath", path,
+            "--outpath", tmp_path / "out", "--threshold", 0.3, "--device", "cpu",
         )  # fmt: skip
         written, image = nib.load(tmp_path / "out" / f"{name}.nii.gz"), nib.load(path)
         assert written.shape == image.shape and written.get_data_dtype() == np.uint8
@@ -128,7 +127,7 @@ def test_prediction_keeps_the_geometry(job: Path, tmp_path: Path) -> None:
 
 def test_prediction_of_a_folder_takes_unlabelled_cases(job: Path, tmp_path: Path) -> None:
     succeed(
-        "scripts/predict.py", "--ckpt", job / "student" / "best.ckpt", "--input", job / "raw", "--output", tmp_path,
+        "scripts/predict.py", "--ckpt", job / "student" / "best.ckpt", "--inpath", job / "raw", "--outpath", tmp_path,
         "--largest_component", 2, "--device", "cpu",
     )  # fmt: skip
     assert len(list(tmp_path.glob("*.nii.gz"))) == 5
@@ -148,7 +147,7 @@ def test_unlabelled_slices_join_a_distillation(job: Path, tmp_path: Path) -> Non
     assert "unlabelled slices" in printed
     records = [json.loads(line) for line in (tmp_path / "terms.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [0, 2]
-    succeed("scripts/plot_terms.py", "--run", tmp_path, "--outpath", tmp_path / "figures" / "terms.png")
+    succeed("scripts/plot_terms.py", "--checkpoint_path", tmp_path, "--outpath", tmp_path / "figures" / "terms.png")
     assert (tmp_path / "figures" / "terms.png").read_bytes().startswith(b"\x89PNG")
     drawn = ("--run", tmp_path / "terms.jsonl", "--outpath")
     succeed("scripts/plot_terms.py", *drawn, tmp_path / "terms.SVG")
@@ -159,7 +158,7 @@ def test_unlabelled_slices_join_a_distillation(job: Path, tmp_path: Path) -> Non
 
 def test_methods_are_listed_with_their_options() -> None:
     listed = succeed("train_kd.py", "--list_methods")
-    assert "cwd_features" in listed and "layers=e5 weight=50.0 temperature=4.0" in listed
+    assert "cwd_features" in listed and "layers=e5 weight=50 temperature=4" in listed
     assert all(line.strip() for line in listed.splitlines())
 
 
@@ -183,13 +182,14 @@ def test_mode_test_refuses_another_network_data_set_or_task(job: Path) -> None:
     assert "was trained with --smodel raunet, not malunet" in fail("train_kd.py", *words)
 
 
-def test_a_teacher_that_never_found_the_target_is_told_of(job: Path, tmp_path: Path) -> None:
+def test_a_teacher_that_never_found_the_target_is_noted(job: Path, tmp_path: Path) -> None:
     teacher = torch.load(job / "teacher" / "best.ckpt", weights_only=True)
-    words = ["--smodel", "malunet", "--train_data_path", job / "slices", "--checkpoint_path", job / "student"]
-    for dice, told in ((0.0, True), (0.1, False)):
-        torch.save({**teacher, "metrics": {"dice": dice}}, tmp_path / "teacher.ckpt")
-        done = command("train_kd.py", "--tckpt", tmp_path / "teacher.ckpt", *words, "--device", "cpu")
-        assert ("its validation Dice was 0" in done.stderr) == told
+    for dice, noted in ((0.0, True), (0.1, False)):
+        path = tmp_path / f"teacher_{dice}.ckpt"
+        torch.save({**teacher, "metrics": {"dice": dice}}, path)
+        words = ["--smodel", "malunet", "--train_data_path", job / "slices", "--checkpoint_path", tmp_path / str(dice)]
+        done = in_process("train_kd.py", "--tckpt", path, *words, "--steps", 1, "--batch_size", 2, "--device", "cpu")
+        assert done.returncode == 0 and ("its validation Dice was 0" in done.stderr) == noted
 
 
 def test_the_published_archive_trains_as_it_is(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_the_published_archive_trains_as_it_is(tmp_path: Path) -> None:
 def test_a_finished_run_is_not_overwritten(job: Path) -> None:
     words = ["--train_data_path", job / "slices", "--checkpoint_path", job / "teacher", "--size", 64, "--crop", 0]
     assert "add --resume" in fail("train.py", *words, "--epochs", 1, "--device", "cpu")
-    assert "epochs = 1, not 2" in fail("train.py", *words, "--epochs", 2, "--resume", "--device", "cpu")
+    assert "was trained with steps = " in fail("train.py", *words, "--epochs", 2, "--resume", "--device", "cpu")
 
 
 def test_other_data_or_another_task_is_not_taken_for_the_same(job: Path, tmp_path: Path) -> None:
@@ -218,26 +218,33 @@ def test_other_data_or_another_task_is_not_taken_for_the_same(job: Path, tmp_pat
     assert not (tmp_path / "kd").exists()
 
 
-def test_scoring_cases_that_trained_the_network_is_told(job: Path, tmp_path: Path) -> None:
+def test_scoring_cases_that_trained_the_network_is_noted(job: Path, tmp_path: Path) -> None:
     words = ["--ckpt", job / "teacher" / "best.ckpt", "--inpath", job / "raw", "--device", "cpu"]
-    done = command("scripts/evaluate.py", *words, "--out", tmp_path / "all.json")
+    done = in_process("scripts/evaluate.py", *words, "--outpath", tmp_path / "all.json")
     assert "3 of these 4 cases chose or trained the network" in done.stderr
     assert len(json.loads((tmp_path / "all.json").read_text())["seen_in_training"]) == 3
     assert "no labelled case 99999" in fail(
-        "scripts/evaluate.py", *words, "--out", tmp_path / "x.json", "--cases", 99999
+        "scripts/evaluate.py", *words, "--outpath", tmp_path / "x.json", "--cases", 99999
     )
-    archived = ["--ckpt", job / "teacher" / "best.ckpt", "--data_path", job / "slices", "--out", tmp_path / "x.json"]
+    archived = [
+        "--ckpt",
+        job / "teacher" / "best.ckpt",
+        "--test_data_path",
+        job / "slices",
+        "--outpath",
+        tmp_path / "x.json",
+    ]
     assert "no slices of 99999" in fail("scripts/evaluate.py", *archived, "--cases", 99999, "--device", "cpu")
 
 
 def test_prediction_never_overwrites_its_input_and_goes_on_after_a_bad_file(job: Path, tmp_path: Path) -> None:
     image = (job / "raw" / "case_00000" / "imaging.nii.gz").read_bytes()
     (tmp_path / "scan.nii.gz").write_bytes(image)
-    words = ["--ckpt", job / "student" / "best.ckpt", "--input", tmp_path, "--device", "cpu"]
-    assert "would overwrite" in fail("scripts/predict.py", *words, "--output", tmp_path)
+    words = ["--ckpt", job / "student" / "best.ckpt", "--inpath", tmp_path, "--device", "cpu"]
+    assert "would overwrite" in fail("scripts/predict.py", *words, "--outpath", tmp_path)
     assert (tmp_path / "scan.nii.gz").read_bytes() == image
     (tmp_path / "damaged.nii.gz").write_bytes(image[: len(image) // 2])
-    assert "1 of 2 cases could not be read" in fail("scripts/predict.py", *words, "--output", tmp_path / "out")
+    assert "1 of 2 cases could not be read" in fail("scripts/predict.py", *words, "--outpath", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["scan.nii.gz"]
 
 
@@ -246,26 +253,26 @@ def test_a_damaged_slice_is_named_from_a_loading_process_too(tmp_path: Path) -> 
     for path in slices.glob("00000_*.npz"):
         path.write_bytes(b"no slice")
     words = ["--train_data_path", slices, "--checkpoint_path", tmp_path / "run", "--size", 64, "--crop", 0]
-    line = fail("train.py", *words, "--model", "resnet_18", "--workers", 2, "--device", "cpu")
+    line = error_of(as_process("train.py", *words, "--model", "resnet_18", "--workers", 2, "--device", "cpu"))
     assert "is not a slice file" in line and "worker" not in line
 
 
 def test_ctrl_c_and_resume_end_as_an_uninterrupted_run(tmp_path: Path) -> None:
-    words = [
-        "--model", "resnet_18", "--train_data_path", write_bare_archive(tmp_path / "archive"), "--size", 64,
-        "--crop", 0, "--epochs", 3, "--batch_size", 4, "--device", "cpu",
-    ]  # fmt: skip
-    succeed("train.py", *words, "--checkpoint_path", tmp_path / "whole")
+    """Ctrl-C reaches the loading processes too."""
+    words = ["--model", "resnet_18", "--train_data_path", write_bare_archive(tmp_path / "archive"), "--size", 64]
+    words += ["--crop", 0, "--epochs", 3, "--batch_size", 4, "--workers", 2, "--device", "cpu"]
+    succeed("train.py", *words, "--checkpoint_path", tmp_path / "uninterrupted")
     arguments = [sys.executable, "-u", ROOT / "train.py", *map(str, words), "--checkpoint_path", tmp_path / "parts"]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as run:
-        assert run.stdout is not None
-        next(line for line in run.stdout if line.startswith("epoch 1/3"))
-        run.send_signal(signal.SIGINT)
-        assert "--resume goes on from" in run.stdout.read()
-    assert run.returncode == 130
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(arguments, start_new_session=True, **streams) as run:
+        next(line for line in run.stdout if line.startswith("step "))
+        os.killpg(run.pid, signal.SIGINT)
+        printed, errors = run.communicate()
+    assert "--resume continues from" in printed and run.returncode == 130
+    assert "Traceback" not in errors
     succeed("train.py", *words, "--checkpoint_path", tmp_path / "parts", "--resume")
-    whole, parts = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "parts"))
-    assert equal_states(whole["weights"], parts["weights"])
+    one, other = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("uninterrupted", "parts"))
+    assert equal_states(one["weights"], other["weights"])
 
 
 @pytest.mark.parametrize(
@@ -276,7 +283,7 @@ def test_ctrl_c_and_resume_end_as_an_uninterrupted_run(tmp_path: Path) -> None:
         ("train.py", ["--train_data_path", "nowhere"], "python scripts/SliceMaker.py"),
         ("scripts/bench_step.py", ["--device", "nonsense"], "--device nonsense cannot be used here"),
         ("train.py", ["--lr", "nan"], "argument --lr: must be a number above 0, not nan"),
-        ("train.py", ["--epochs", "0"], "argument --epochs: must be a whole number from 1 on, not 0"),
+        ("train.py", ["--epochs", "0"], "argument --epochs: must be an integer of at least 1, not 0"),
         ("train_kd.py", ["--tckpt", "x", "--temperature", "0"], "argument --temperature: must be a number above 0"),
         ("train_kd.py", ["--tckpt", "x", "--kd", "hlfd", "--loss_type", "at"], "--kd and --loss_type"),
         ("train_kd.py", ["--tckpt", "x", "--kd", "kd/at"], "--kd kd/at: methods are separated by spaces here"),
@@ -284,15 +291,19 @@ def test_ctrl_c_and_resume_end_as_an_uninterrupted_run(tmp_path: Path) -> None:
         ("train_kd.py", ["--tckpt", "nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
         ("train_kd.py", ["--tckpt", "README.md"], "README.md: is not a checkpoint"),
         ("train_kd.py", [], "--tckpt"),
-        ("scripts/predict.py", ["--ckpt", "x", "--input", "y"], "--output"),
-        ("scripts/predict.py", ["--ckpt", "x", "--input", "y", "--output", "README.md"], "README.md: cannot be used"),
-        ("scripts/evaluate.py", ["--ckpt", "x", "--inpath", "y", "--out", "z.csv"], "z.csv: must end in .json"),
+        ("scripts/predict.py", ["--ckpt", "x", "--inpath", "y"], "--outpath"),
+        ("scripts/predict.py", ["--ckpt", "x", "--inpath", "y", "--outpath", "README.md"], "README.md: cannot be used"),
+        ("scripts/evaluate.py", ["--ckpt", "x", "--inpath", "y", "--outpath", "z.csv"], "z.csv: must end in .json"),
         ("scripts/SliceMaker.py", ["--inpath", "nowhere", "--outpath", "x"], "nowhere"),
         ("scripts/make_phantom.py", ["--outpath", "README.md"], "README.md: is a file"),
     ],
 )
 def test_bad_usage_is_one_line(script: str, words: list[str], message: str) -> None:
     assert message in fail(script, *words)
+
+
+def test_a_real_command_ends_with_status_2_and_one_line() -> None:
+    assert "nowhere.ckpt: no such checkpoint" in error_of(as_process("train_kd.py", "--tckpt", "nowhere.ckpt"))
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,20 @@ import pytest
 import torch
 from scipy.special import log_softmax
 
-from distillation import build_method
-from distillation.cross_image import ANCHORS, CIRKD, Memory, image_relations
 from distillation.method import Method
-from tests.contracts.methods import MethodContract, random_batch
-from tests.golden.features import STUDENT, TEACHER, TEACHER_SIZES, Array, random_features, resize_array
-from tests.golden.layers import STUDENTS, array, convolve_array, normalise_array, stage_array
+from distillation.methods.cirkd import ANCHORS, CIRKD, Memory, image_relations
+from tests.contracts.methods import MethodContract
+from tests.golden.arrays import Array, array, convolve_array, normalise_array, resize_array, stage_array
+from tests.golden.features import (
+    STUDENT,
+    STUDENTS,
+    TEACHER,
+    TEACHER_SIZES,
+    random_batch,
+    random_features,
+    student_and_teacher,
+)
+from tests.small import make_method
 from utils.errors import UserError
 
 
@@ -30,7 +38,7 @@ def pixels(maps: Array) -> Array:
     return vectors / np.linalg.norm(vectors, axis=2, keepdims=True)
 
 
-def golden_kl(student: Array, teacher: Array, temperature: float) -> float:
+def row_kl_array(student: Array, teacher: Array, temperature: float) -> float:
     """Mean over the rows."""
     log_p, log_q = (log_softmax(relations / temperature, axis=1) for relations in (student, teacher))
     return float((np.exp(log_q) * (log_q - log_p)).sum(axis=1).mean())
@@ -39,20 +47,19 @@ def golden_kl(student: Array, teacher: Array, temperature: float) -> float:
 def golden_batch(student: Array, teacher: Array, temperature: float) -> float:
     s, t = pixels(resize_array(student, teacher.shape[2:])), pixels(teacher)
     pairs = list(np.ndindex(len(s), len(s)))
-    return float(np.mean([golden_kl(s[i] @ s[j].T, t[i] @ t[j].T, temperature) for i, j in pairs]))
+    return float(np.mean([row_kl_array(s[i] @ s[j].T, t[i] @ t[j].T, temperature) for i, j in pairs]))
 
 
 @pytest.mark.parametrize("layer", ["e2", "e5"])
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_mini_batch_has_its_golden_value(kind: str, layer: str) -> None:
-    channels, sizes = STUDENTS[kind]
-    student, teacher = random_features(channels, sizes, seed=1), random_features(TEACHER, TEACHER_SIZES, seed=2)
-    method = build_method([f"cirkd_minibatch,layers={layer},temperature=0.2,weight=3"], channels, TEACHER)
+    channels, (student, teacher) = STUDENTS[kind][0], student_and_teacher(kind)
+    method = make_method(f"cirkd_minibatch,layers={layer},temperature=0.2,weight=3", channels, TEACHER)
     expected = 3 * golden_batch(stage_array(student, layer), stage_array(teacher, layer), 0.2)
     assert method(student, teacher, random_batch())[layer].item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_maps_are_averaged_to_at_most_16_nodes_in_a_row() -> None:
+def test_maps_are_averaged_to_at_most_16_patches_in_a_row() -> None:
     maps = torch.randn(2, 3, 32, 20, generator=torch.Generator().manual_seed(0))
     averaged = maps.unflatten(2, (16, 2)).unflatten(4, (10, 2)).mean(dim=(3, 5))
     assert image_relations(maps).shape == (2 * 160, 2, 160)
@@ -69,9 +76,8 @@ def golden_projection(maps: Array, method: CIRKD) -> Array:
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_all_terms_have_their_golden_values(kind: str) -> None:
     """Of a map this small, every pixel enters the memory, and all of the memory is compared."""
-    channels, sizes = STUDENTS[kind]
-    student, teacher = random_features(channels, sizes, seed=1), random_features(TEACHER, TEACHER_SIZES, seed=2)
-    method = build_method(["cirkd"], channels, TEACHER)
+    channels, (student, teacher) = STUDENTS[kind][0], student_and_teacher(kind)
+    method = make_method("cirkd", channels, TEACHER)
     assert isinstance(method, CIRKD)
     batch = random_batch()
     t_map = stage_array(teacher, "e5")
@@ -84,8 +90,8 @@ def test_all_terms_have_their_golden_values(kind: str) -> None:
     terms = method(student, teacher, batch)
     assert {name: value.item() for name, value in terms.items()} == {
         "batch": pytest.approx(golden_batch(stage_array(student, "e5"), t_map, 0.1), rel=1e-3),
-        "pixel": pytest.approx(0.1 * golden_kl(s @ t.T, t @ t.T, 0.1), rel=1e-3),
-        "region": pytest.approx(0.1 * golden_kl(s @ regions.T, t @ regions.T, 0.1), rel=1e-3),
+        "pixel": pytest.approx(0.1 * row_kl_array(s @ t.T, t @ t.T, 0.1), rel=1e-3),
+        "region": pytest.approx(0.1 * row_kl_array(s @ regions.T, t @ regions.T, 0.1), rel=1e-3),
     }
 
 
@@ -105,7 +111,7 @@ def test_memory_holds_the_teachers_vectors_of_each_class() -> None:
     e5[:, 0] = 2.0
     e5[1, 0, :, 4:], e5[1, 1, :, 4:] = 0.0, 5.0
     teacher = teacher._replace(encoder=(*teacher.encoder[:4], e5))
-    method = build_method(["cirkd"], STUDENT, TEACHER)
+    method = make_method("cirkd", STUDENT, TEACHER)
     for _ in range(2):
         method(random_features(STUDENT, TEACHER_SIZES, seed=1), teacher, batch)
     for label, images in ((0, 2), (1, 1)):
@@ -153,12 +159,12 @@ def test_draws_are_different_vectors_of_every_class_by_the_global_seed() -> None
 @pytest.mark.parametrize("option", ["pixel_memory=0", "region_memory=0", "layer=e6"])
 def test_a_memory_needs_places_and_a_stage(option: str) -> None:
     with pytest.raises(UserError, match=option.partition("=")[2]):
-        build_method([f"cirkd,{option}"], STUDENT, TEACHER)
+        make_method(f"cirkd,{option}", STUDENT, TEACHER)
 
 
 def test_a_resumed_run_remembers() -> None:
     student, teacher = random_features(STUDENT, TEACHER_SIZES, seed=1), random_features(TEACHER, TEACHER_SIZES, seed=2)
-    interrupted, resumed = (build_method(["cirkd,pixel_memory=7"], STUDENT, TEACHER) for _ in range(2))
+    interrupted, resumed = (make_method("cirkd,pixel_memory=7", STUDENT, TEACHER) for _ in range(2))
     for _ in range(3):
         interrupted(student, teacher, random_batch())
     resumed.load_state_dict(interrupted.state_dict())
@@ -174,7 +180,7 @@ def test_anchors_are_bounded() -> None:
     """The gradient of the memory's terms reaches no more pixels than take part."""
     sizes = (*TEACHER_SIZES[:4], (48, 48))
     student, teacher = random_features(TEACHER, sizes, seed=1), random_features(TEACHER, sizes, seed=2)
-    method = build_method(["cirkd"], TEACHER, TEACHER)
+    method = make_method("cirkd", TEACHER, TEACHER)
     method(student, teacher, random_batch())["pixel"].backward()
     gradient = student.encoder[4].grad
     assert gradient is not None and ANCHORS < 2 * 48 * 48

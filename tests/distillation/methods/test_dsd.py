@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from distillation import build_method
-from distillation.double_similarity import class_correlation, residual_attention
+from distillation.methods.dsd import class_correlation, residual_attention
 from networks.contract import Features
-from tests.contracts.methods import MethodContract, random_batch
-from tests.golden.features import TEACHER, TEACHER_SIZES, Array, log_softmax_array, random_features, resize_array
-from tests.golden.layers import STUDENTS, stage_array
+from tests.contracts.methods import MethodContract
+from tests.golden.arrays import Array, log_softmax_array, resize_array, stage_array
+from tests.golden.features import STUDENTS, TEACHER, TEACHER_SIZES, random_batch, random_features, student_and_teacher
+from tests.small import make_method
 from utils.errors import UserError
 
 
@@ -41,8 +41,7 @@ def golden_correlation(features: Features, temperature: float) -> Array:
 
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_values_are_the_golden_ones(kind: str) -> None:
-    channels, sizes = STUDENTS[kind]
-    student, teacher = random_features(channels, sizes, seed=1), random_features(TEACHER, TEACHER_SIZES, seed=2)
+    channels, (student, teacher) = STUDENTS[kind][0], student_and_teacher(kind)
     residuals = []
     for lower, upper in pairwise(("e2", "e3", "e4", "e5")):
         shapes = [stage_array(teacher, layer).shape[2:] for layer in (lower, upper)]
@@ -50,7 +49,7 @@ def test_values_are_the_golden_ones(kind: str) -> None:
         s, t = (golden_residual(features, lower, upper, size) for features in (student, teacher))
         residuals.append(np.square(s - t).mean())
     correlations = golden_correlation(student, 4.0) - golden_correlation(teacher, 4.0)
-    terms = build_method(["dsd"], channels, TEACHER)(student, teacher, random_batch())
+    terms = make_method("dsd", channels, TEACHER)(student, teacher, random_batch())
     assert {name: value.item() for name, value in terms.items()} == {
         "pixel": pytest.approx(1000 * np.mean(residuals), rel=1e-4),
         "category": pytest.approx(10 * np.square(correlations).mean(), rel=1e-4),
@@ -73,8 +72,8 @@ def test_certain_classes_are_uncorrelated_and_classes_that_share_pixels_are_not(
 
 
 def test_equation_names_neighbours_and_one_layer_has_none() -> None:
-    equation = build_method(["dsd,layers=e3+e5+d4"], TEACHER, TEACHER).equation()
+    equation = make_method("dsd,layers=e3+e5+d4", TEACHER, TEACHER).equation()
     pixel = "1000 (PSD(t_e3,t_e5 -> s_e3,s_e5) + PSD(t_e5,t_d4 -> s_e5,s_d4)) / 2"
     assert equation == f"{pixel} + 10 CSD(t_logits -> s_logits)"
     with pytest.raises(UserError, match="dsd,layers=e5: give at least two stages"):
-        build_method(["dsd,layers=e5"], TEACHER, TEACHER)
+        make_method("dsd,layers=e5", TEACHER, TEACHER)

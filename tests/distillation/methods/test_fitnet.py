@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from distillation import build_method
-from tests.contracts.methods import MethodContract, random_batch
-from tests.distillation.test_losses import assert_terms
-from tests.golden.features import TEACHER, TEACHER_SIZES, project_array, random_features, resize_array
-from tests.golden.layers import STUDENTS, stage_array
+from tests.contracts.methods import MethodContract
+from tests.golden.arrays import assert_terms, project_array, resize_array, stage_array
+from tests.golden.features import STUDENTS, TEACHER, random_batch, student_and_teacher
+from tests.small import make_method
 
 
 class TestFitNet(MethodContract):
@@ -18,18 +17,17 @@ class TestFitNet(MethodContract):
 @pytest.mark.parametrize("layer", ["e3", "d4", "logits"])
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_value_is_the_golden_one(kind: str, layer: str) -> None:
-    channels, sizes = STUDENTS[kind]
-    student, teacher = random_features(channels, sizes, seed=1), random_features(TEACHER, TEACHER_SIZES, seed=2)
-    method = build_method([f"fitnet,weight=0.3,layers={layer}"], channels, TEACHER)
+    channels, (student, teacher) = STUDENTS[kind][0], student_and_teacher(kind)
+    method = make_method(f"fitnet,weight=0.3,layers={layer}", channels, TEACHER)
     s, t = stage_array(student, layer), stage_array(teacher, layer)
     regressed = resize_array(project_array(s, method.get_submodule(f"transforms.{layer}")), t.shape[2:])
     assert_terms(method(student, teacher, random_batch()), {layer: 0.3 * ((regressed - t) ** 2).mean()})
 
 
 def test_a_hint_comes_from_the_middle_and_is_regressed_only_where_counts_differ() -> None:
-    assert build_method(["fitnet"], TEACHER, TEACHER).equation() == "MSE(t_e3 -> s_e3)"
+    assert make_method("fitnet", TEACHER, TEACHER).equation() == "MSE(t_e3 -> s_e3)"
     student, _ = STUDENTS["unequal"]
-    regressors = build_method(["fitnet,layers=e3+e4"], student, TEACHER).state_dict()
+    regressors = make_method("fitnet,layers=e3+e4", student, TEACHER).state_dict()
     assert {name: value.shape[:2] for name, value in regressors.items() if "weight" in name} == {
         "transforms.e4.weight": (8, 6)
     }

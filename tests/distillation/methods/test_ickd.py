@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from distillation import build_method
-from distillation.inter_channel import ICKD, cells, correlation_distance
 from distillation.method import Method
-from tests.contracts.methods import MethodContract, random_batch
-from tests.distillation.test_losses import assert_terms
-from tests.golden.features import TEACHER, TEACHER_SIZES, Array, random_features, resize_array
-from tests.golden.layers import STUDENTS, conv_bn_array, make_identity, stage_array
+from distillation.methods.ickd import ICKD, correlation_distance, split_into_cells
+from tests.contracts.methods import MethodContract
+from tests.golden.arrays import Array, assert_terms, conv_bn_array, make_identity, resize_array, stage_array
+from tests.golden.features import STUDENTS, TEACHER, random_batch, student_and_teacher
+from tests.small import make_method
 
 
 class TestICKD(MethodContract):
@@ -48,9 +47,8 @@ def golden_distance(student: Array, teacher: Array) -> float:
 )
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_value_is_the_golden_one(kind: str, layer: str, grid: int, rows: list[int], columns: list[int]) -> None:
-    channels, sizes = STUDENTS[kind]
-    student, teacher = random_features(channels, sizes, seed=1), random_features(TEACHER, TEACHER_SIZES, seed=2)
-    method = build_method([f"ickd,weight=0.3,layers={layer},grid={grid}"], channels, TEACHER)
+    channels, (student, teacher) = STUDENTS[kind][0], student_and_teacher(kind)
+    method = make_method(f"ickd,weight=0.3,layers={layer},grid={grid}", channels, TEACHER)
     t = stage_array(teacher, layer)
     s = resize_array(
         conv_bn_array(stage_array(student, layer), method.get_submodule(f"transforms.{layer}")), t.shape[2:]
@@ -76,7 +74,7 @@ def maps() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_order_of_pixels_within_a_cell_does_not_matter(maps: tuple[torch.Tensor, torch.Tensor]) -> None:
-    student, teacher = (cells(m, grid=2) for m in maps)
+    student, teacher = (split_into_cells(m, grid=2) for m in maps)
     expected = correlation_distance(student, teacher).item()
     shuffled = student[..., torch.randperm(16, generator=torch.Generator().manual_seed(1))]
     assert correlation_distance(shuffled, teacher).item() == pytest.approx(expected, rel=1e-5)
@@ -85,14 +83,14 @@ def test_order_of_pixels_within_a_cell_does_not_matter(maps: tuple[torch.Tensor,
 
 
 def test_order_of_channels_matters(maps: tuple[torch.Tensor, torch.Tensor]) -> None:
-    teacher = cells(maps[1], grid=2)
-    assert correlation_distance(teacher, teacher).item() == pytest.approx(0, abs=1e-6)
-    assert correlation_distance(teacher.roll(1, dims=2), teacher).item() > 0.1
+    teacher = split_into_cells(maps[1], grid=2)
+    same, rolled = (correlation_distance(maps, teacher).item() for maps in (teacher, teacher.roll(1, dims=2)))
+    assert rolled > 0.1 and abs(same) < 1e-5 * rolled
 
 
 @pytest.mark.parametrize("grid", [1, 8])
 def test_scale_does_not_matter_however_large(maps: tuple[torch.Tensor, torch.Tensor], grid: int) -> None:
-    student, teacher = (cells(m, grid) for m in maps)
+    student, teacher = (split_into_cells(m, grid) for m in maps)
     expected = correlation_distance(student, teacher).item()
     assert correlation_distance(1e15 * student, 1e-15 * teacher).item() == pytest.approx(expected, rel=1e-5)
 
@@ -103,7 +101,7 @@ def test_dead_channels_count_but_do_not_break_the_gradients(maps: tuple[torch.Te
     student[:, 2] = 0
     teacher[:, :2] = 0
     student.requires_grad_()
-    distance = correlation_distance(cells(student, grid), cells(teacher, grid))
+    distance = correlation_distance(split_into_cells(student, grid), split_into_cells(teacher, grid))
     distance.backward()
     assert student.grad is not None and student.grad.isfinite().all() and student.grad.abs().max() < 1
     if grid == 1:

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from distillation import build_method
-from distillation.affinity import KTAAD
 from distillation.method import Method
-from tests.contracts.methods import PAIRS, MethodContract, random_batch, tiny_distiller
-from tests.golden.features import TEACHER, TEACHER_SIZES, Array, TinyNetwork, random_features, resize_array
-from tests.golden.layers import STUDENTS, array, convolve_array, normalise_array, stage_array
+from distillation.methods.ktaad import KTAAD
+from distillation.teacher import NetworkTeacher
+from tests.contracts.methods import PAIRS, MethodContract, tiny_distiller
+from tests.golden.arrays import Array, array, convolve_array, normalise_array, resize_array, stage_array
+from tests.golden.features import STUDENTS, TEACHER, random_batch, student_and_teacher
+from tests.small import TinyNetwork, make_method
 from utils.batch import Batch
 
 
@@ -44,10 +45,9 @@ def golden_code(x: Array, method: KTAAD) -> Array:
 
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_values_are_the_golden_ones(kind: str) -> None:
-    channels, sizes = STUDENTS[kind]
-    student, teacher = random_features(channels, sizes, seed=1), random_features(TEACHER, TEACHER_SIZES, seed=2)
+    channels, (student, teacher) = STUDENTS[kind][0], student_and_teacher(kind)
     torch.manual_seed(0)
-    method = build_method(["ktaad,layer=e4"], channels, TEACHER)
+    method = make_method("ktaad,layer=e4", channels, TEACHER)
     assert isinstance(method, KTAAD)
     s, t = stage_array(student, "e4"), stage_array(teacher, "e4")
     adapted = np.maximum(normalise_array(convolve_array(s, method.adapter.get_submodule("0"))), 0)
@@ -77,7 +77,7 @@ def prepared(loader: CountingLoader, steps: int) -> tuple[KTAAD, TinyNetwork]:
     torch.manual_seed(0)
     teacher = TinyNetwork(*PAIRS["unequal"][1], classes=2)
     method = KTAAD(teacher.channels, teacher.channels, steps=steps)
-    method.prepare(teacher.eval().requires_grad_(False), loader)
+    method.prepare(NetworkTeacher(teacher), loader)
     return method, teacher
 
 
@@ -116,7 +116,7 @@ def test_auto_encoder_is_frozen_from_the_beginning_and_also_while_the_student_tr
     optimizer.step()
     after = task.state_dict()
     assert encoder and all(torch.equal(value, after[name]) for name, value in encoder.items())
-    fresh = build_method(["ktaad"], task.network.channels, task.teacher.channels)
+    fresh = make_method("ktaad", task.network.channels, task.teacher.channels)
     assert {name.partition(".")[0] for name, p in fresh.named_parameters() if p.requires_grad} == {"adapter"}
 
 

@@ -8,14 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from distillation import build_method
 from distillation.method import Method
-from distillation.overhaul import BATCHES, OFD
+from distillation.methods.ofd import MARGIN_BATCHES, OFD
+from distillation.teacher import NetworkTeacher
 from networks.contract import Features
-from tests.contracts.methods import MethodContract, random_batch
-from tests.distillation.test_losses import assert_terms
-from tests.golden.features import TEACHER, TEACHER_SIZES, TinyNetwork, random_features, resize_array
-from tests.golden.layers import STUDENTS, all_of, array, conv_bn_array, make_identity, stage_array
+from tests.contracts.methods import MethodContract
+from tests.golden.arrays import array, assert_terms, conv_bn_array, make_identity, resize_array, stage_array
+from tests.golden.features import (
+    STUDENTS,
+    TEACHER,
+    equal_channels,
+    random_batch,
+    student_and_teacher,
+)
+from tests.small import TinyNetwork, make_method
 from utils.batch import Batch
 
 
@@ -33,9 +39,8 @@ SHARES = {"e1": 1 / 16, "e2": 1 / 8, "e3": 1 / 4, "e4": 1 / 2, "e5": 1, "d5": 1 
 
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_value_is_the_golden_one(kind: str) -> None:
-    channels, sizes = STUDENTS[kind]
-    student, teacher = random_features(channels, sizes, seed=1), random_features(TEACHER, TEACHER_SIZES, seed=2)
-    method = build_method([f"ofd,weight=0.01,layers={'+'.join(SHARES)}"], channels, TEACHER)
+    channels, (student, teacher) = STUDENTS[kind][0], student_and_teacher(kind)
+    method = make_method(f"ofd,weight=0.01,layers={'+'.join(SHARES)}", channels, TEACHER)
     assert isinstance(method, OFD)
     expected = {}
     for layer, share in SHARES.items():
@@ -53,10 +58,10 @@ def test_value_is_the_golden_one(kind: str) -> None:
     [(-5, -3, 0), (-1.5, -1.2, 0), (-2, -0.5, 0), (-0.5, -4, 0.25), (-0.25, -0.5, 0.0625), (-2, 3, 25), (2, 3, 1)],
 )
 def test_what_the_teacher_holds_back_must_only_be_held_back(student: float, teacher: float, distance: float) -> None:
-    method = OFD(all_of(1), all_of(1))
+    method = OFD(equal_channels(1), equal_channels(1))
     method.margin("e5").fill_(-1)
     s, t = (torch.tensor(float(response)).view(1, 1, 1, 1) for response in (student, teacher))
-    value = method.compare("e5", s.requires_grad_(), t)
+    value = method.distance("e5", s.requires_grad_(), t)
     value.backward()
     assert value.item() == distance
     assert s.grad is not None and s.grad.any().item() == (distance > 0)
@@ -80,16 +85,16 @@ class TestMargins:
 
     def test_are_the_means_of_the_negative_responses_on_the_first_batches(self) -> None:
         torch.manual_seed(0)
-        teacher, method = TinyNetwork(*self.shape).eval(), OFD(TEACHER, TEACHER)
+        teacher, method = TinyNetwork(*self.shape), OFD(TEACHER, TEACHER)
         # A channel that is never negative has no margin.
         torch.nn.init.zeros_(teacher.down[4].weight[0])
         torch.nn.init.ones_(teacher.down[4].bias)
-        loader = self.batches(BATCHES + 3)
-        method.prepare(teacher, loader)
+        loader = self.batches(MARGIN_BATCHES + 3)
+        method.prepare(NetworkTeacher(teacher), loader)
         assert len(list(loader)) == 3
         for layer in ("e2", "e5"):
             with torch.no_grad():
-                seen = [stage_array(teacher.features(batch.image), layer) for batch in self.batches(BATCHES)]
+                seen = [stage_array(teacher.features(batch.image), layer) for batch in self.batches(MARGIN_BATCHES)]
             responses = np.moveaxis(np.concatenate(seen), 1, 0).reshape(method.margin(layer).numel(), -1)
             expected = [row[row < 0].mean() if (row < 0).any() else 0 for row in responses]
             assert array(method.margin(layer)).ravel() == pytest.approx(expected, rel=1e-5)
@@ -97,18 +102,18 @@ class TestMargins:
 
     def test_are_0_after_a_relu(self) -> None:
         method = OFD(TEACHER, TEACHER)
-        method.prepare(Rectified(*self.shape).eval(), self.batches(2))
+        method.prepare(NetworkTeacher(Rectified(*self.shape)), self.batches(2))
         assert not any(method.margin(layer).any() for layer in method.layers)
 
     def test_are_measured_without_chance_or_gradients(self) -> None:
-        teacher, method = TinyNetwork(*self.shape).eval(), OFD(TEACHER, TEACHER)
+        teacher, method = TinyNetwork(*self.shape), OFD(TEACHER, TEACHER)
         before = torch.get_rng_state()
-        method.prepare(teacher, self.batches(2))
+        method.prepare(NetworkTeacher(teacher), self.batches(2))
         assert torch.equal(torch.get_rng_state(), before)
         assert not any(method.margin(layer).requires_grad for layer in method.layers)
 
 
 def test_equation_says_how_much_each_resolution_counts() -> None:
-    assert build_method(["ofd"], TEACHER, TEACHER).equation() == (
+    assert make_method("ofd", TEACHER, TEACHER).equation() == (
         "1e-05 (0.125 OFD(t_e2 -> s_e2) + 0.25 OFD(t_e3 -> s_e3) + 0.5 OFD(t_e4 -> s_e4) + OFD(t_e5 -> s_e5))"
     )

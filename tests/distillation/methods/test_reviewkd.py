@@ -6,13 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from distillation import build_method
 from distillation.method import Method
-from distillation.review import AttentionBasedFusion, ReviewKD, hierarchical_context
-from tests.contracts.methods import MethodContract, random_batch
-from tests.distillation.test_losses import assert_terms
-from tests.golden.features import TEACHER, TEACHER_SIZES, Array, random_features, resize_array
-from tests.golden.layers import STUDENTS, conv_bn_array, convolve_array, make_identity, stage_array
+from distillation.methods.reviewkd import AttentionBasedFusion, ReviewKD, hierarchical_context
+from tests.contracts.methods import MethodContract
+from tests.golden.arrays import (
+    Array,
+    assert_terms,
+    conv_bn_array,
+    convolve_array,
+    make_identity,
+    resize_array,
+    stage_array,
+)
+from tests.golden.features import STUDENTS, TEACHER, TEACHER_SIZES, random_batch, random_features, student_and_teacher
+from tests.small import make_method
 
 
 class TestReviewKD(MethodContract):
@@ -61,9 +68,8 @@ def golden_fusion(fusion: AttentionBasedFusion, maps: Array, deeper: Array | Non
 @pytest.mark.parametrize("width", [4, 128])
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_value_is_the_golden_one(kind: str, width: int) -> None:
-    channels, sizes = STUDENTS[kind]
-    student, teacher = random_features(channels, sizes, seed=1), random_features(TEACHER, TEACHER_SIZES, seed=2)
-    method = build_method([f"reviewkd,weight=0.3,width={width}"], channels, TEACHER)
+    channels, (student, teacher) = STUDENTS[kind][0], student_and_teacher(kind)
+    method = make_method(f"reviewkd,weight=0.3,width={width}", channels, TEACHER)
     assert isinstance(method, ReviewKD)
     expected, fused = {}, None
     for layer in ("e5", "e4", "e3", "e2"):
@@ -92,7 +98,7 @@ def test_context_of_a_constant_difference_is_its_square_at_every_level() -> None
 def test_deep_stages_are_reviewed_by_shallow_ones_and_not_the_other_way_round() -> None:
     channels, sizes = STUDENTS["unequal"]
     student, teacher = random_features(channels, sizes, seed=1), random_features(TEACHER, TEACHER_SIZES, seed=2)
-    method = build_method(["reviewkd,layers=e3+e5+e4"], channels, TEACHER)
+    method = make_method("reviewkd,layers=e3+e5+e4", channels, TEACHER)
     terms = method(student, teacher, random_batch())
     reached = {}
     for layer, term in terms.items():

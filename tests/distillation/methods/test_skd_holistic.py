@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,15 +12,17 @@ import pytest
 import torch
 
 from datasets.slices.slice_folder import SliceFolder
-from distillation import build_method, holistic
-from distillation.holistic import Critic, Holistic, SelfAttention, gradient_penalty
-from distillation.task import Distiller
-from engine.training.trainer import Schedule
+from distillation.distiller import Distiller
+from distillation.methods import skd_holistic
+from distillation.methods.skd_holistic import Critic, Holistic, SelfAttention, gradient_penalty
+from distillation.teacher import NetworkTeacher
+from engine.training.schedule import Schedule
 from networks.contract import Channels, Features
-from tests.contracts.methods import MethodContract, random_batch, seeded_terms, tiny_distiller
-from tests.engine.test_trainer import make_trainer, stop_after
-from tests.golden.features import Array
-from tests.small import equal_states, write_bare_archive
+from tests.contracts.methods import MethodContract, seeded_terms, teacher_network, tiny_distiller
+from tests.golden.arrays import Array
+from tests.golden.features import random_batch
+from tests.small import equal_states, make_method, write_bare_archive
+from tests.training import small_trainer, stop_after
 from utils.batch import Batch
 
 CHANNELS = Channels((1,) * 5, (1,) * 4, 3)
@@ -28,7 +31,7 @@ CHANNELS = Channels((1,) * 5, (1,) * 4, 3)
 @pytest.fixture(autouse=True)
 def narrow_critic(monkeypatch: pytest.MonkeyPatch) -> None:
     """A critic of a sixty-fourth of the paper's cost."""
-    monkeypatch.setattr(holistic, "Critic", partial(Critic, width=8))
+    monkeypatch.setattr(skd_holistic, "Critic", partial(Critic, width=8))
 
 
 def open_gates(method: torch.nn.Module) -> None:
@@ -50,9 +53,9 @@ class TestHolistic(MethodContract):
 
     def test_only_same_level_methods_teach_nothing_to_a_copy_of_the_teacher(self) -> None:
         """Neither to the student nor to the critic; but the critic's penalty, drawn at random, has no least value."""
-        teacher = tiny_distiller(self.name, "unequal").teacher
-        method = build_method([self.name], teacher.channels, teacher.channels)
-        task = Distiller(deepcopy(teacher), teacher, method)
+        teacher = teacher_network(tiny_distiller(self.name, "unequal"))
+        method = make_method(self.name, teacher.channels, teacher.channels)
+        task = Distiller(deepcopy(teacher), NetworkTeacher(teacher), method)
         for mode in (True, False):
             terms = seeded_terms(task.train(mode))
             assert list(terms)[2:-1] == ["holistic", "critic", "penalty"]
@@ -65,7 +68,7 @@ def maps(seed: int, count: int = 2) -> torch.Tensor:
 
 def ready(*options: str) -> tuple[Holistic, Features, Features, Batch]:
     torch.manual_seed(0)
-    method = build_method([",".join(("skd_holistic", *options))], CHANNELS, CHANNELS)
+    method = make_method(",".join(("skd_holistic", *options)), CHANNELS, CHANNELS)
     assert isinstance(method, Holistic)
     open_gates(method)
     return method, Features((), (), maps(1)), Features((), (), maps(2)), random_batch(3, size=(12, 16))
@@ -209,9 +212,9 @@ def test_a_scaled_loss_makes_the_same_step() -> None:
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     """The critic, its spectral norms and its optimiser are in last.ckpt."""
     slices = SliceFolder.open(write_bare_archive(tmp_path / "slices"), "kits", "tumor")
-    make = partial(make_trainer, slices, kd=["skd_holistic"], schedule=Schedule(1, 1e-2))
-    whole = make(tmp_path / "whole")
-    whole.fit()
+    make = partial(small_trainer, slices, kd="skd_holistic", schedule=Schedule(4, 4, 1e-2))
+    uninterrupted = make(tmp_path / "uninterrupted")
+    uninterrupted.fit()
     stopped = make(tmp_path / "parts")
     stop_after(stopped, 2)
     with pytest.raises(KeyboardInterrupt):
@@ -220,15 +223,15 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     torch.manual_seed(99)
     resumed.resume()
     resumed.fit()
-    assert equal_states(whole.task.state_dict(), resumed.task.state_dict())
-    assert whole.progress == resumed.progress
+    assert equal_states(uninterrupted.task.state_dict(), resumed.task.state_dict())
+    assert uninterrupted.progress == resumed.progress
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20, 33), (64, 64), (130, 70)])
 @pytest.mark.parametrize("classes", [2, 5])
 def test_any_size_and_number_of_classes(size: tuple[int, int], classes: int) -> None:
-    channels = CHANNELS._replace(classes=classes)
-    method = build_method(["skd_holistic"], channels, channels)
+    channels = replace(CHANNELS, classes=classes)
+    method = make_method("skd_holistic", channels, channels)
     student, teacher = (Features((), (), torch.rand(1, classes, *size)) for _ in range(2))
     terms = method(student, teacher, random_batch(classes, 1, size))
     assert all(value.isfinite() for value in terms.values())

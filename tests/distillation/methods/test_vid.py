@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from distillation import build_method
 from distillation.method import Method
-from distillation.variational import VID
-from tests.contracts.methods import MethodContract, random_batch
-from tests.distillation.test_losses import assert_terms
-from tests.golden.features import TEACHER, TEACHER_SIZES, project_array, random_features, resize_array
-from tests.golden.layers import STUDENTS, all_of, make_identity, stage_array
+from distillation.methods.vid import VID
+from tests.contracts.methods import MethodContract
+from tests.golden.arrays import assert_terms, make_identity, project_array, resize_array, stage_array
+from tests.golden.features import (
+    STUDENTS,
+    TEACHER,
+    equal_channels,
+    random_batch,
+    student_and_teacher,
+)
+from tests.small import make_method
 
 LAYERS = ("e2", "e3", "e4", "e5")
 ENOUGH = 100.0
@@ -35,9 +40,8 @@ class TestVID(MethodContract):
 
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_value_is_the_golden_one(kind: str) -> None:
-    channels, sizes = STUDENTS[kind]
-    student, teacher = random_features(channels, sizes, seed=1), random_features(TEACHER, TEACHER_SIZES, seed=2)
-    method = build_method(["vid,weight=0.3"], channels, TEACHER)
+    channels, (student, teacher) = STUDENTS[kind][0], student_and_teacher(kind)
+    method = make_method("vid,weight=0.3", channels, TEACHER)
     assert isinstance(method, VID)
     expected = {}
     for layer in LAYERS:
@@ -53,24 +57,26 @@ def test_value_is_the_golden_one(kind: str) -> None:
 
 
 def test_variances_start_at_5_and_never_reach_0() -> None:
-    method = VID(all_of(3), all_of(3))
+    method = VID(equal_channels(3), equal_channels(3))
     assert torch.allclose(method.variance("e5"), torch.tensor(5.0))
     method.spreads["e5"].data.fill_(-1000)
     maps = torch.randn(2, 3, 4, 5)
-    assert method.compare("e5", maps, maps).item() == pytest.approx(math.log(1e-5) / 2, rel=1e-5)
+    assert method.distance("e5", maps, maps).item() == pytest.approx(math.log(1e-5) / 2, rel=1e-5)
 
 
 def test_a_channels_best_variance_is_its_mean_squared_error() -> None:
-    method = VID(all_of(3), all_of(3))
+    method = VID(equal_channels(3), equal_channels(3))
     draw = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(2, 3, 4, 5, generator=draw) for _ in range(2))
     errors = (student - teacher).square().mean(dim=(0, 2, 3))
     method.spreads["e5"].data = (errors - 1e-5).expm1().log().view(3, 1, 1)
-    best = method.compare("e5", student, teacher)
-    best.backward()
-    assert torch.allclose(method.spreads["e5"].grad, torch.zeros(3, 1, 1), atol=1e-7)
+    best = method.distance("e5", student, teacher)
+    (at_best,) = torch.autograd.grad(best, method.spreads["e5"])
     assert best.item() == pytest.approx((1 + errors.log()).mean().item() / 2, rel=1e-5)
     for change in (-0.1, 0.1):
         method.spreads["e5"].data += change
-        assert method.compare("e5", student, teacher) > best
+        changed = method.distance("e5", student, teacher)
+        assert changed > best
+        (gradient,) = torch.autograd.grad(changed, method.spreads["e5"])
+        assert at_best.abs().max() < 1e-4 * gradient.abs().max()
         method.spreads["e5"].data -= change

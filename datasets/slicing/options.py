@@ -1,0 +1,54 @@
+"""What a user of SliceMaker chooses."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from datasets.splits import SplitOptions
+from utils.numbers import ClosedShare, PositiveInt, PositiveShare
+from utils.options import option
+
+
+@dataclass(frozen=True)
+class RawOptions:
+    """raw cases"""
+
+    inpath: Path = option(MISSING, "folder of the raw cases")
+    outpath: Path = option(MISSING, "folder for the slices")
+    dataset: str = option("kits", "layout of the raw cases: kits, lits, acdc, heart or msd")
+    task: str = option("tumor", "organ, tumor, all, or a name of the data")
+
+
+@dataclass(frozen=True)
+class SliceMakerOptions:
+    """cutting
+
+    mode, seed, test_fraction and val_fraction are those of `SplitOptions`, which checks them.
+    """
+
+    slices: Literal["target", "all"] = option("target", "what training cases have on disk")
+    negatives: ClosedShare = option(0.1, "share of the other slices to train on")
+    unlabelled: PositiveShare | None = option(
+        None,
+        "also cut cases without segmentation: this share of their slices (0.25 without SHARE)",
+        nargs="?",
+        const=0.25,
+        metavar="SHARE",
+    )
+    mode: Literal["train", "test"] | None = option(
+        None, "test: every case is a test case (default: as before, or train)"
+    )
+    seed: int | None = option(None, "for the split and the choice of slices (default: as before, or 0)")
+    test_fraction: float | None = option(
+        None, "above 0: writes SLICES/train and SLICES/test (default: as before, or 0)"
+    )
+    val_fraction: float | None = option(None, "share of the cases to validate on (default: as before, or 0.1)")
+    resplit: bool = option(False, "draw a new split and move the slices accordingly")
+    workers: PositiveInt | None = option(None, "processes (default: the number of cores)")
+
+    @property
+    def requested_split(self) -> dict[str, Any]:
+        """The fields of `SplitOptions`; None where the user gave none."""
+        return {field.name: getattr(self, field.name) for field in fields(SplitOptions)}

@@ -1,0 +1,86 @@
+"""One folder of slices that SliceMaker writes to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+from datasets.raw.layout import Layout
+from datasets.slices.manifest import MANIFEST, Manifest
+from datasets.slices.slice_folder import case_of, list_file, slice_files
+from datasets.slicing.cut_case import slice_name
+from utils.errors import UserError
+from utils.files import atomic_write, make_folder
+
+
+class OutputFolder:
+    """One folder of slices: its manifest, and the slice numbers on disk of each case."""
+
+    def __init__(self, folder: Path, layout: Layout) -> None:
+        self.folder = folder
+        self.slices: dict[str, set[int]] = {}
+        for name in slice_files(folder):
+            case, index = case_of(name)
+            self.on_disk(case).add(index)
+        manifest = Manifest.load(folder)
+        if manifest is None and self.slices:
+            raise UserError(f"{folder}: holds slices but no {MANIFEST}; give an empty folder as --outpath")
+        if manifest is not None and manifest.dataset != layout.name:
+            raise UserError(f"{folder}: holds slices of {manifest.dataset}; give another --outpath")
+        self.manifest = manifest or Manifest(layout.name, layout.window, 0)
+
+    def on_disk(self, case: str) -> set[int]:
+        return self.slices.setdefault(case, set())
+
+    def remove_slices(self, case: str, indices: Collection[int]) -> None:
+        for index in list(indices):
+            (self.folder / slice_name(case, index)).unlink(missing_ok=True)
+            self.on_disk(case).discard(index)
+
+    def remove_case(self, case: str) -> None:
+        self.remove_slices(case, self.on_disk(case))
+        self.manifest.cases.pop(case, None)
+
+    def move_case(self, case: str, destination: OutputFolder) -> None:
+        make_folder(destination.folder)
+        for index in self.on_disk(case):
+            (self.folder / slice_name(case, index)).replace(destination.folder / slice_name(case, index))
+        destination.on_disk(case).update(self.slices.pop(case))
+        destination.manifest.cases[case] = self.manifest.cases.pop(case)
+
+    def remove_unused_slices(self) -> None:
+        """Delete the slices that the manifest does not ask for."""
+        for case in sorted(self.slices):
+            entry = self.manifest.cases.get(case)
+            self.remove_slices(case, self.on_disk(case) - (entry.written_slices if entry else set()))
+
+    def remove_leftovers(self) -> None:
+        """Delete the unfinished files of an interrupted run."""
+        for path in self.folder.glob(".writing-*"):
+            path.unlink()
+
+    def save_manifest(self) -> None:
+        """Write cases.json, or delete it if there is no case."""
+        if self.manifest.cases:
+            self.manifest.save(self.folder)
+        else:
+            (self.folder / MANIFEST).unlink(missing_ok=True)
+
+    def write_lists(self) -> None:
+        """Write for each task the list of slices to train on; of test cases it lists the target slices."""
+        self.remove_lists()
+        for task in self.manifest.tasks if self.manifest.cases else ():
+            names = []
+            for case, entry in sorted(self.manifest.cases.items()):
+                slices = entry.tasks.get(task)
+                if slices is not None and entry.split != "val":
+                    chosen = slices.listed if entry.split == "train" else slices.target
+                    names += [slice_name(case, index) for index in chosen]
+            with atomic_write(list_file(self.folder, self.manifest.dataset, task)) as temporary:
+                np.save(temporary, np.array(names, dtype=np.str_))
+
+    def remove_lists(self) -> None:
+        for path in self.folder.glob(list_file(self.folder, self.manifest.dataset, "*").name):
+            path.unlink()

@@ -1,0 +1,78 @@
+"""What a run of SliceMaker did, as it is printed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets.splits import SPLITS, Split, SplitOptions
+
+
+@dataclass
+class UnlabelledSummary:
+    """The cases without segmentation; the numbers as in `SliceMakerSummary`."""
+
+    folder: Path
+    cases: int
+    cut: int = 0
+    slices: int = 0
+    new: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [
+            f"cases without segmentation: {self.cases}, {self.cut} cut now, {self.cases - self.cut} done before",
+            f"slices without masks: {self.slices} on disk, {self.new} of them new, in {self.folder}",
+        ]
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+
+@dataclass
+class SliceMakerSummary:
+    """cut: cases read by this run; slices: on disk, for all tasks; new: written by this run; listed: to train on.
+
+    origin: where the split comes from; without_target, skipped: names of cases, the latter of those without
+    segmentation if they were not to be cut.
+    """
+
+    split: Split = field(default_factory=lambda: Split([], [], []))
+    origin: str = ""
+    skipped: list[str] = field(default_factory=list)
+    cut: int = 0
+    slices: int = 0
+    new: int = 0
+    listed: int = 0
+    without_target: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    unlabelled: UnlabelledSummary | None = None
+
+    def __str__(self) -> str:
+        parts = [self._labelled_text()] if self.split.names else []
+        return "\n".join([*parts, str(self.unlabelled)] if self.unlabelled else parts)
+
+    def _labelled_text(self) -> str:
+        train, val, test = (len(names) for names in (self.split.train, self.split.val, self.split.test))
+        total = train + val + test
+        lines = [
+            f"cases: {total} (train {train}, val {val}, test {test}), {self.cut} cut now, "
+            f"{total - self.cut} done before",
+            f"split: {self.origin}",
+            f"slices: {self.slices} on disk, {self.new} of them new, {self.listed} on the list to train on",
+        ]
+        if self.skipped:
+            lines.append(f"skipped, no segmentation (--unlabelled cuts them): {', '.join(self.skipped)}")
+        if self.without_target:
+            lines.append(f"without the target, negatives only: {', '.join(self.without_target)}")
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+
+def split_origin(saved: Split, split: Split, options: SplitOptions) -> str:
+    """How `split` was drawn, or, if some of its cases were `saved` before, which cases were added."""
+    if not saved.names:
+        return f"drawn by {options}; later runs keep it"
+    added = len(split.names) - len(saved.names)
+    train, val, test = (
+        len(now) - len(before)
+        for now, before in ((split.train, saved.train), (split.val, saved.val), (split.test, saved.test))
+    )
+    return f"kept from {SPLITS}; {added} new cases" + (f" (train {train}, val {val}, test {test})" if added else "")

@@ -1,0 +1,37 @@
+"""What a student is distilled from."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from networks.contract import Channels, Features, SegmentationNetwork
+from utils.batch import Batch
+
+
+class Teacher(Protocol):
+    """Anything that gives features for a batch."""
+
+    @property
+    def channels(self) -> Channels: ...
+
+    def features(self, batch: Batch) -> Features:
+        """Without gradients, on the batch's device."""
+        ...
+
+
+class NetworkTeacher:
+    """A frozen network in eval mode, which stays on its device."""
+
+    def __init__(self, network: SegmentationNetwork) -> None:
+        self.network = network.eval().requires_grad_(False)
+
+    @property
+    def channels(self) -> Channels:
+        return self.network.channels
+
+    def features(self, batch: Batch) -> Features:
+        # Not inference_mode, whose tensors some losses cannot save for the backward pass.
+        with torch.no_grad():
+            return self.network.features(batch.image)

@@ -1,0 +1,80 @@
+"""The benchmark's command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.options import DataOptions, TrainingOptions
+from utils.cores import usable_cores
+from utils.numbers import NonNegative, NonNegativeInt, PositiveInt
+from utils.options import Parser, add_options, given_options, option, read_options
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "cpu": {"steps": 250, "batch_size": 4, "amp": "off"},
+    "full": {"epochs": 120, "val_every": 4, "batch_size": 8},
+}
+LONGER_OF_PRESET = {"cpu": 2.0}
+"""A length that isn't measured: the next launch gives the same tables."""
+OF_DATA = ("train_data_path", "test_data_path", "augment", "val_fraction")
+OF_TRAINING = ("steps", "epochs", "val_every", "batch_size", "lr", "amp", "pretrained", "workers", "device")
+ALIASES = {"teacher": "tckpt", "students": "smodel"}
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """benchmark: what is compared, and where it goes"""
+
+    tckpt: Path = option(MISSING, "the teacher's checkpoint")
+    smodel: tuple[str, ...] = option(("resnet_18",), "students", metavar="NETWORK")
+    methods: tuple[str, ...] = option(("hlfd",), "rows of the tables", nargs="*", metavar="METHOD[/METHOD...]")
+    seeds: tuple[NonNegativeInt, ...] = option((0, 1, 2), "a training each", metavar="SEED")
+    longer: NonNegative | None = option(
+        None,
+        "length of the longer undistilled row, in others; 0: no such row (default: 2 with the preset cpu, else as "
+        "long as the slowest method takes)",
+        metavar="R",
+    )
+    against: str = option("undistilled", "the row that gains are over", metavar="ROW")
+    unlabelled: tuple[Path, ...] = option((), "slices for rows such as kd/unlabelled", metavar="DIR")
+    validation_only: bool = option(False, "score the validation cases: for choosing recipes")
+    no_distances: bool = option(False, "leave HD95 out, about a second a case")
+    outpath: Path = option(Path("runs/benchmark"), "folder to write to")
+    report: bool = option(False, "train nothing: tables of the runs in this command that are finished")
+    preset: Literal["cpu", "full"] = option(
+        "cpu",
+        "cpu: 250 steps of 4 slices, four validations, amp off (bf16 is faster on CPUs that have it), meant for "
+        "teachers of small slices; full: 120 epochs in batches of 8, a validation every 4, amp auto; flags override it",
+    )
+    jobs: PositiveInt = option(1, "runs at the same time; on a CPU each then has one thread")
+
+    @property
+    def longer_length(self) -> float | None:
+        """What was asked for, or the preset's; None: to be measured."""
+        return LONGER_OF_PRESET.get(self.preset) if self.longer is None else self.longer
+
+
+def read_command(
+    description: str | None, words: Sequence[str] | None = None
+) -> tuple[BenchmarkOptions, DataOptions, TrainingOptions]:
+    """The command line; what it leaves out of a run's training is the preset's."""
+    parser = Parser(description, ALIASES)
+    add_options(parser, BenchmarkOptions)
+    add_options(parser, DataOptions, OF_DATA)
+    add_options(parser, TrainingOptions, OF_TRAINING, **dict.fromkeys(OF_TRAINING))
+    args = parser.parse_args(words)
+    benchmark = read_options(args, BenchmarkOptions)
+    given = given_options(args, OF_TRAINING)
+    preset = dict(PRESETS[benchmark.preset])
+    if "steps" in given:
+        # A preset's val_every counts epochs.
+        preset = {name: value for name, value in preset.items() if name not in ("epochs", "val_every")}
+    if "epochs" in given:
+        preset.pop("steps", None)
+    if benchmark.jobs > 1 and "workers" not in given:
+        cores = usable_cores()
+        given["workers"] = min(8, cores // benchmark.jobs - 1) if cores > benchmark.jobs else 0
+    training = replace(TrainingOptions(), **preset | given)
+    return benchmark, read_options(args, DataOptions), training

@@ -1,0 +1,112 @@
+"""Scores of cases: the one scorer of validation, `--mode test`, scripts/evaluate.py and the benchmark."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from datasets.labelled_cases import LabelledCase
+from engine.evaluation.metrics import case_scores, published_scores
+from engine.segmenter import Segmenter
+
+RegionScores = dict[str, Any]
+"""One region of one case: what it is of, and its metrics; NaN is undefined, None not available."""
+
+PUBLISHED_METRICS = ("dice", "published_voe", "rvd")
+PUBLISHED_THRESHOLD = 0.4
+
+
+class Scores(NamedTuple):
+    """An entry for each case and region, by each protocol; empty where a protocol was not asked for."""
+
+    volumes: list[RegionScores]
+    slice_protocol: list[RegionScores]
+
+    def joined(self) -> list[RegionScores]:
+        """The entries of both as one, the slice protocol's metrics as `slice_...`; undefined is None, for JSON."""
+        joined = []
+        for entry, published in zip(self.volumes, self.slice_protocol, strict=True):
+            both = {**entry, **{f"slice_{metric}": published[metric] for metric in PUBLISHED_METRICS}}
+            joined.append({key: None if _is_nan(value) else value for key, value in both.items()})
+        return joined
+
+
+def score_cases(
+    segmenter: Segmenter,
+    cases: Iterable[LabelledCase],
+    *,
+    batch_size: int = 8,
+    threshold: float | None = None,
+    distances: bool = True,
+    volumes: bool = True,
+    slice_protocol: bool = False,
+) -> Scores:
+    """Score cases by one protocol or both; threshold and distances belong to `volumes` (see `score_case`)."""
+    scores = Scores([], [])
+    for case in cases:
+        if volumes:
+            scores.volumes.extend(score_case(segmenter, case, batch_size, threshold, distances))
+        if slice_protocol:
+            scores.slice_protocol.extend(score_case_as_published(segmenter, case, batch_size))
+    return scores
+
+
+def score_case(
+    segmenter: Segmenter,
+    case: LabelledCase,
+    batch_size: int = 8,
+    threshold: float | None = None,
+    distances: bool = True,
+) -> list[RegionScores]:
+    """All slices of a case: time, voxel counts, metrics, and the share of the reference that the crop lost.
+
+    distances: False scores overlap only, as where the spacing is unknown; it is many times faster.
+    """
+    started = time.perf_counter()
+    predicted = segmenter.segment(case.image, case.window, batch_size, threshold)
+    seconds = time.perf_counter() - started
+    reference = segmenter.label_map.encode(case.label)
+    entries = []
+    for region, classes in segmenter.label_map.regions.items():
+        truth = np.isin(reference, classes)
+        scores = case_scores(np.isin(predicted, classes), truth, case.spacing if distances else None)
+        lost = int(segmenter.frame.lost(torch.from_numpy(truth)))
+        voxels = scores["reference_voxels"]
+        entries.append(
+            {
+                "case": case.name,
+                "region": region,
+                "slices": len(case.image),
+                "seconds": seconds,
+                **scores,
+                "crop_lost": lost / voxels if voxels else math.nan,
+            }
+        )
+    return entries
+
+
+def score_case_as_published(segmenter: Segmenter, case: LabelledCase, batch_size: int = 8) -> list[RegionScores]:
+    """The published slice protocol: slices picked by the ground truth, p > 0.4, inside the crop only."""
+    reference = segmenter.label_map.encode(case.label)
+    picked = np.flatnonzero(segmenter.label_map.target(case.label).any(axis=(1, 2)))
+    counts = {region: np.zeros(3) for region in segmenter.label_map.regions}
+    for part, probabilities in segmenter.framed_probabilities(case.image[picked], case.window, batch_size):
+        truth = segmenter.frame.labels(torch.from_numpy(reference[picked[part]])).to(probabilities.device)
+        for region, classes in segmenter.label_map.regions.items():
+            predicted = probabilities[:, list(classes)].sum(dim=1) > PUBLISHED_THRESHOLD
+            true = torch.isin(truth, torch.tensor(classes, device=truth.device, dtype=truth.dtype))
+            counts[region] += [float(mask.sum()) for mask in (predicted, true, predicted & true)]
+    entries = []
+    for region, pixels in counts.items():
+        scores = published_scores(*map(float, pixels)) or dict.fromkeys(PUBLISHED_METRICS, math.nan)
+        entries.append({"case": case.name, "region": region, "slices": len(picked), **scores})
+    return entries
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)

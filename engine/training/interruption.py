@@ -1,0 +1,31 @@
+"""Ctrl-C and SIGTERM between two steps."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass
+class Interruption:
+    """Whether the user, or a scheduler, asked to stop."""
+
+    requested: bool = False
+
+
+@contextmanager
+def stop_between_steps(interruption: Interruption) -> Iterator[None]:
+    """The first signal is noted, so that the step at hand is finished before anything is saved; a second one kills."""
+
+    def note(number: int, frame: object) -> None:
+        interruption.requested = True
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,69 @@
+"""The files that a training leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.checkpoint import FORMAT, load_checkpoint, save_checkpoint
+from utils.errors import UserError
+from utils.files import write_json
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """best.ckpt, last.ckpt, history.json, TensorBoard's events in log/, and the best checkpoint under the run's name.
+
+    name: <dataset>_<task>_<model>, for checkpoint_<name>_<epoch>.ckpt; config: what decides the result, for a run is
+    resumed only with the same; cases: names under "train" and "val". The last two are part of every checkpoint.
+    """
+
+    path: Path
+    name: str
+    config: Mapping[str, Any]
+    cases: Mapping[str, Sequence[str]]
+
+    @property
+    def last(self) -> Path:
+        return self.path / "last.ckpt"
+
+    def save_best(self, network: Mapping[str, Any], epoch: int) -> None:
+        """Keep a network as the best, in place of an earlier one; network: what prediction needs."""
+        content = self._checkpoint(network)
+        save_checkpoint(self.path / "best.ckpt", content)
+        prefix = f"checkpoint_{self.name}_"
+        for older in self.path.glob(f"{prefix}*.ckpt"):
+            if older.stem.removeprefix(prefix).isdigit():
+                older.unlink()
+        save_checkpoint(self.path / f"{prefix}{epoch}.ckpt", content)
+
+    def save_last(self, network: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Keep the latest network with the state that continues its training."""
+        save_checkpoint(self.last, {**self._checkpoint(network), **state})
+
+    def load_last(self, device: torch.device) -> dict[str, Any]:
+        """What `save_last` wrote; UserError if it is of a run with other settings."""
+        content = load_checkpoint(self.last, device)
+        advice = "give another --checkpoint_path"
+        if "optimizers" not in content:
+            raise UserError(f"{self.last}: cannot be resumed, it holds no optimiser; {advice}")
+        if content.get("format") != FORMAT:
+            raise UserError(f"{self.last}: was written by an earlier version, which trained differently; {advice}")
+        before = content["config"]
+        for key in {**before, **self.config}:
+            if before.get(key) != self.config.get(key):
+                raise UserError(
+                    f"{self.last}: was trained with {key} = {before.get(key)}, not {self.config.get(key)}; "
+                    f"give the same options and data, or another --checkpoint_path"
+                )
+        return content
+
+    def save_history(self, history: Sequence[Mapping[str, Any]]) -> None:
+        write_json(self.path / "history.json", history)
+
+    def _checkpoint(self, network: Mapping[str, Any]) -> dict[str, Any]:
+        return {**network, "config": dict(self.config), "cases": {part: list(n) for part, n in self.cases.items()}}

@@ -1,0 +1,42 @@
+"""A training step to be timed: the same batch over and over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from distillation.distiller import Distiller
+from engine.cost import LiveBytes
+from engine.options import RunOptions
+from engine.segmenter import Segmenter
+from engine.training.run import make_trainer
+
+
+class TimedStep:
+    """Each call is a step of a run as `make_trainer` makes it, on its first batch."""
+
+    def __init__(self, run: RunOptions, teacher: Segmenter | None = None) -> None:
+        self.trainer = make_trainer(replace(run, training=replace(run.training, workers=0)), teacher)
+        batch = next(iter(self.trainer.loader))
+        self.trainer.task.train()
+        self.trainer.task.prepare([batch])
+        self.trainer.task.before_step(0, self.trainer.schedule.steps)
+        self.device = self.trainer.precision.device
+        self.batch = batch.to(self.device)
+
+    def __call__(self) -> None:
+        self.trainer.step(self.batch)
+
+    def measure_balance(self) -> None:
+        """A step in which the terms' gradients are measured, as happens every `distillation.balance.EVERY` steps."""
+        task = self.trainer.task
+        assert isinstance(task, Distiller) and task.balance is not None
+        task.balance.measure_next()
+        self()
+
+    def peak_bytes_on_cpu(self) -> float:
+        """The most that tensors made in a step hold at once; 0 on other devices, which report it themselves."""
+        if self.device.type != "cpu":
+            return 0.0
+        with LiveBytes() as live:
+            self()
+        return float(live.peak)

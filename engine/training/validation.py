@@ -1,0 +1,76 @@
+"""ValidationScores and pictures of the validation cases while a network trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datasets.labelled_cases import cases_in_slices
+from datasets.slices.slice_folder import SliceFolder
+from engine.contours import PREDICTION_COLOUR, TRUTH_COLOUR, draw_contours, grey_picture, montage
+from engine.device import Precision
+from engine.evaluation.metrics import OVERLAP
+from engine.evaluation.score import score_cases
+from engine.evaluation.summaries import mean_dice, summarise
+from engine.segmenter import Segmenter
+from utils.progress import progress
+
+PICTURES = 4  # cases in the picture for TensorBoard
+
+
+class ValidationScores(NamedTuple):
+    """dice: the mean per-case Dice, which picks best.ckpt; metrics: "<region>/<metric>" -> mean over cases."""
+
+    dice: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """ValidationScores every slice of `cases` of a folder of slices with the network in training."""
+
+    segmenter: Segmenter
+    slices: SliceFolder
+    cases: Sequence[str]
+    batch_size: int
+    precision: Precision
+
+    def __call__(self) -> ValidationScores:
+        cases = cases_in_slices(self.slices, self.cases, self.segmenter.window)
+        bar = progress(cases, "validating", total=len(self.cases), unit="case")
+        with self.precision.autocast():
+            # Overlap is all that picks a checkpoint; distances take many times longer.
+            rows = score_cases(self.segmenter, bar, batch_size=self.batch_size, distances=False).volumes
+        metrics = {
+            f"{region}/{metric}": summary["mean"]
+            for region, metrics in summarise(rows, (*OVERLAP, "crop_lost")).items()
+            for metric, summary in metrics.items()
+            if summary["mean"] is not None
+        }
+        return ValidationScores(mean_dice(rows), metrics)
+
+    def picture(self) -> Tensor:
+        """[3, H, W] in 0..1: the largest target slice of the first cases, with truth and prediction drawn."""
+        pictures = []
+        for image, truth, window in self._largest_slices:
+            picture = draw_contours(grey_picture(image[0], window), truth, TRUTH_COLOUR)
+            predicted = self.segmenter.segment(image, window)[0]
+            pictures.append(draw_contours(picture, predicted, PREDICTION_COLOUR))
+        return torch.from_numpy(montage(pictures, columns=2)).permute(2, 0, 1) / 255
+
+    @cached_property
+    def _largest_slices(self) -> list[tuple[NDArray[np.int16], NDArray[np.uint8], tuple[float, float]]]:
+        """Of each case: the image [1, H, W], its class indices [H, W], and its window."""
+        chosen = []
+        for case in cases_in_slices(self.slices, self.cases[:PICTURES], self.segmenter.window):
+            truth = self.segmenter.label_map.encode(case.label)
+            index = int((truth > 0).sum(axis=(1, 2)).argmax())
+            chosen.append((case.image[index : index + 1].copy(), truth[index].copy(), case.window))
+        return chosen

@@ -1,0 +1,21 @@
+"""Distances of maps: what they are 0 for, and what they do not depend on."""
+
+from __future__ import annotations
+
+import pytest
+
+from distillation.distances import attention_distance, channel_kl
+from tests.golden.features import STUDENT, STUDENT_SIZES, random_features
+
+
+def test_equal_maps_are_at_distance_0() -> None:
+    maps = random_features(STUDENT, STUDENT_SIZES, seed=1).encoder[1]
+    assert channel_kl(maps, maps.clone(), temperature=4.0).item() == 0
+    assert attention_distance(maps, maps.clone(), maps.shape[2:]).item() == 0
+
+
+def test_attention_does_not_depend_on_scale_however_large() -> None:
+    student, teacher = (random_features(STUDENT, STUDENT_SIZES, seed).encoder[1] for seed in (1, 2))
+    distance = attention_distance(student, teacher, (4, 5))
+    scaled = attention_distance(1e15 * student, 1e-15 * teacher, (4, 5))
+    assert scaled.item() == pytest.approx(distance.item(), rel=1e-4)

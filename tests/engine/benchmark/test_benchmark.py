@@ -1,0 +1,356 @@
+"""The benchmark end to end with networks that train in a moment, and the pool that runs it in parallel."""
+
+from __future__ import annotations
+
+import csv
+import runpy
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from datasets.frame import Frame
+from datasets.labelled_cases import cases_in_slices
+from datasets.slices.slice_folder import SliceFolder
+from distillation import METHODS
+from distillation.method import Method
+from engine.benchmark.options import read_command
+from engine.benchmark.runs import LONGER, UNDISTILLED, distinct_rows, read_row
+from engine.evaluation.score import score_case
+from engine.evaluation.summaries import mean_dice
+from engine.segmenter import Segmenter, load_segmenter
+from networks import NETWORKS
+from networks.contract import Features
+from tests.paths import ROOT
+from tests.small import SmallNetwork, equal_states, write_bare_archive
+from utils.batch import Batch
+from utils.errors import UserError
+from utils.files import read_json, write_json
+
+TRAINING = ("--steps", 2, "--batch_size", 4, "--lr", 0.01, "--device", "cpu")
+BENCHMARK = ("--smodel", "tiny", "--seeds", 1, 0, "--longer", 1.5, "--no_distances", *TRAINING)
+
+Command = Callable[..., None]
+
+
+def tiny(classes: int, pretrained: bool) -> SmallNetwork:
+    return SmallNetwork(classes)
+
+
+def tiny_teacher(classes: int, pretrained: bool) -> SmallNetwork:
+    return SmallNetwork(classes, width=6)
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Command]:
+    """Runs a script in this process, as if its words had been typed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(NETWORKS, "tiny", "tests.engine.benchmark.test_benchmark:tiny")
+        patch.setitem(NETWORKS, "tiny_teacher", "tests.engine.benchmark.test_benchmark:tiny_teacher")
+        patch.setenv("TQDM_DISABLE", "1")
+        patch.syspath_prepend(ROOT / "scripts")
+
+        def command(script: str, *words: object) -> None:
+            patch.setattr("sys.argv", [script, *map(str, words)])
+            runpy.run_path(str(ROOT / script))["main"]()
+
+        before = signal.getsignal(signal.SIGTERM)
+        yield command
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, run: Command) -> Path:
+    """Slices of four cases in train, of three others, one of them cut short, in test; a teacher that saw neither."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    write_bare_archive(folder / "slices" / "train", cases=4)
+    test = write_bare_archive(folder / "slices" / "test", cases=7)
+    for case in range(4):
+        for path in test.glob(f"{case:05d}_*.npz"):
+            path.unlink()
+    (test / "00004_0.npz").unlink()
+    slices = SliceFolder.open(folder / "slices", "kits", "tumor")
+    torch.manual_seed(7)
+    teacher = Segmenter(tiny_teacher(2, False), "tiny_teacher", "kits", slices.label_map, Frame(64, 0), (-200.0, 300.0))
+    weights, seen = teacher.network.state_dict(), {"train": [], "val": []}
+    torch.save({**teacher.description(), "weights": weights, "config": {}, "cases": seen}, folder / "teacher.ckpt")
+    return folder
+
+
+def words(data: Path, out: str, *methods: str) -> tuple[object, ...]:
+    where = ("--tckpt", data / "teacher.ckpt", "--train_data_path", data / "slices", "--outpath", data / out)
+    return (*where, *BENCHMARK, "--methods", *methods)
+
+
+@pytest.fixture(scope="module")
+def bench(data: Path, run: Command) -> Path:
+    """A finished benchmark of one student, one method and two seeds."""
+    run("scripts/benchmark.py", *words(data, "bench", "hlfd"))
+    return data / "bench"
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def scores(out: Path) -> str:
+    """results.md without what is measured."""
+    text = (out / "results.md").read_text()
+    return text.partition("| training cost")[0]
+
+
+def test_every_student_method_and_seed_is_scored_on_the_test_cases(bench: Path, data: Path) -> None:
+    runs = table(bench / "results.csv")
+    assert [(row["method"], row["seed"], row["steps"]) for row in runs] == [
+        (UNDISTILLED, "0", "2"), (UNDISTILLED, "1", "2"), (LONGER, "0", "3"), (LONGER, "1", "3"),
+        ("hlfd", "0", "2"), ("hlfd", "1", "2"),
+    ]  # fmt: skip
+    cases = table(bench / "cases.csv")
+    assert {row["case"] for row in cases} == {"00004", "00005", "00006"}
+    assert len(cases) == 3 * (1 + len(runs))
+    best = bench / "runs" / "tiny" / "hlfd" / "seed_1" / "best.ckpt"
+    segmenter, _ = load_segmenter(best, torch.device("cpu"))
+    slices = SliceFolder.open(data / "slices", "kits", "tumor", "test")
+    rows = [row for case in cases_in_slices(slices, slices.cases, None) for row in score_case(segmenter, case)]
+    assert float(runs[5]["dice"]) == pytest.approx(mean_dice(rows), rel=1e-5)
+    of_cases = [float(row["dice"]) for row in cases if (row["method"], row["seed"]) == ("hlfd", "1")]
+    assert np.mean(of_cases) == pytest.approx(mean_dice(rows), rel=1e-5)
+
+
+def test_the_tables_and_the_page_answer_what_a_reader_asks(bench: Path) -> None:
+    text, page = (bench / "results.md").read_text(), (bench / "index.html").read_text()
+    runs = table(bench / "results.csv")
+    dice = {name: np.mean([float(r["dice"]) for r in runs if r["method"] == name]) for name in (UNDISTILLED, "hlfd")}
+    line = next(line for line in text.splitlines() if line.startswith("| hlfd | 0."))
+    assert f"| {dice['hlfd'] - dice[UNDISTILLED]:+.3f} |" in line
+    assert "times the steps: tiny 1.5" in text
+    assert "With 3 cases no p in this table can be below 0.500." in text
+    notice = "1 of them lacks slices, so it is not a whole volume."
+    assert notice in text and notice in page
+    assert "src='data:image/png;base64," in page and "http" not in page and "Holm" in page
+
+
+def test_a_finished_benchmark_is_not_run_again_and_grows(bench: Path, data: Path, run: Command) -> None:
+    def written() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (bench / "runs").rglob("*") if path.is_file()}
+
+    before, report = written(), (bench / "results.md").read_text()
+    run("scripts/benchmark.py", *words(data, "bench", "hlfd"))
+    assert written() == before and (bench / "results.md").read_text() == report
+    run("scripts/benchmark.py", *words(data, "bench", "hlfd", "skd/at:0.5"))
+    assert before.items() <= written().items()
+    assert "| skd/at:0.5 |" in (bench / "results.md").read_text()
+
+
+def test_a_step_s_time_is_measured_again_for_other_conditions(bench: Path, data: Path, run: Command) -> None:
+    costs = read_json(bench / "costs.json")
+    timed = costs["steps"]["tiny"]["hlfd"]
+    write_json(bench / "costs.json", costs | {"steps": {"tiny": {"hlfd": {**timed, "ms": -1.0, "amp": "bf16"}}}})
+    run("scripts/benchmark.py", *words(data, "bench", "hlfd"))
+    again = read_json(bench / "costs.json")["steps"]["tiny"]
+    assert again["hlfd"]["ms"] > 0 and again["hlfd"]["amp"] == "off" and set(again) == {UNDISTILLED, "hlfd"}
+
+
+def test_training_alone_takes_as_long_as_the_slowest_method(
+    data: Path, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ratios = {UNDISTILLED: 1.0, "hlfd": 1.41, "kd": 1.2}
+
+    def timed(benchmark: Any, student: str, row: Any) -> dict[str, float]:
+        return {"ms": 10.0 * ratios[row.name], "ratio": ratios[row.name], "memory": 2.0**20}
+
+    monkeypatch.setattr("engine.benchmark.costs.time_step", timed)
+    where = ("--tckpt", data / "teacher.ckpt", "--train_data_path", data / "slices", "--outpath", data / "timed")
+    length = ("--smodel", "tiny", "--seeds", 0, "--no_distances", "--preset", "full", *TRAINING)
+    run("scripts/benchmark.py", *where, *length, "--methods", "hlfd", "kd")
+    assert read_json(data / "timed" / "costs.json")["longer"] == {"tiny": 1.5}
+    runs = table(data / "timed" / "results.csv")
+    assert [row["steps"] for row in runs if row["method"] == LONGER] == ["3"]
+
+
+def test_gains_can_be_over_any_row(bench: Path, data: Path, run: Command) -> None:
+    before = (bench / "results.md").read_text()
+    run("scripts/benchmark.py", *words(data, "bench", "hlfd"), "--report", "--against", "hlfd")
+    over_hlfd = (bench / "results.md").read_text()
+    run("scripts/benchmark.py", *words(data, "bench", "hlfd"), "--report")
+    assert (bench / "results.md").read_text() == before
+
+    def gain(text: str, name: str) -> str:
+        return next(line for line in text.splitlines() if line.startswith(f"| {name} | 0.")).split(" | ")[2]
+
+    assert float(gain(over_hlfd, UNDISTILLED)) == -float(gain(before, "hlfd")) and gain(over_hlfd, "hlfd") == ""
+
+
+def test_the_same_command_gives_the_same_scores(bench: Path, data: Path, run: Command) -> None:
+    run("scripts/benchmark.py", *words(data, "again", "hlfd"))
+    run("scripts/benchmark.py", *words(data, "bench", "hlfd"))
+    assert scores(bench) == scores(data / "again")
+    assert (bench / "cases.csv").read_bytes() == (data / "again" / "cases.csv").read_bytes()
+
+
+def test_an_undistilled_run_is_train_py_s(bench: Path, data: Path, run: Command) -> None:
+    run(
+        "train.py", "--model", "tiny", "--train_data_path", data / "slices", "--checkpoint_path", data / "alone",
+        "--size", 64, "--crop", 0, "--seed", 1, *TRAINING,
+    )  # fmt: skip
+    mine, theirs = (
+        torch.load(folder / "best.ckpt", weights_only=True)["weights"]
+        for folder in (bench / "runs" / "tiny" / UNDISTILLED / "seed_1", data / "alone")
+    )
+    assert equal_states(mine, theirs)
+
+
+def test_a_report_lists_the_finished_runs_and_trains_none(bench: Path, data: Path, run: Command) -> None:
+    report, runs = (bench / "results.md").read_text(), sorted((bench / "runs").rglob("*"))
+    run("scripts/benchmark.py", *words(data, "bench", "hlfd", "fitnet"), "--report")
+    assert (bench / "results.md").read_text() == report and sorted((bench / "runs").rglob("*")) == runs
+    with pytest.raises(UserError, match="nothing: holds no benchmark yet"):
+        run("scripts/benchmark.py", *words(data, "nothing", "hlfd"), "--report")
+
+
+class Broken(Method):
+    """Can be built, but not trained with."""
+
+    def forward(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
+        raise ValueError("it cannot")
+
+    def equation(self) -> str:
+        return "broken(t_e5 -> s_e5)"
+
+
+def test_a_failing_method_costs_only_itself(data: Path, run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "broken", "tests.engine.benchmark.test_benchmark:Broken")
+    with pytest.raises(UserError, match=r"2 of 8 runs failed .* tiny broken: ValueError: it cannot"):
+        run("scripts/benchmark.py", *words(data, "failing", "broken", "hlfd"))
+    text = (data / "failing" / "results.md").read_text()
+    assert "| hlfd |" in text and "broken" not in text
+    assert "ValueError" in (data / "failing" / "runs" / "tiny" / "broken" / "seed_0" / "train.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--lr", 0.02), r"seed_0: was begun with lr = 0\.01, not 0\.02"),
+        (("--methods", "hlvd"), "there is no distillation method 'hlvd'"),
+        (("--test_data_path", "slices/train"), "4 of its 4 cases train or choose the students"),
+        (("--validation_only",), "has no validation cases set apart"),
+        (("--epochs", 1), "not allowed with argument"),
+        (("--longer", 2), r"tiny trained alone for 1\.5 times the steps, not 2; give --longer 1\.5"),
+        (("--methods", "hlfd/balance=-1"), "balance must be a number at least 0, not -1"),
+        (("--methods", "kd/unlabelled"), "a row with /unlabelled needs slices"),
+        (("--against", "kd"), "is no row of this benchmark"),
+        (("--methods", "kd,temprature=2"), "kd has no option temprature; it has "),
+        (("--methods", "at,layers=e9"), "there is no stage 'e9'"),
+    ],
+)
+def test_what_would_mislead_is_refused(
+    bench: Path, data: Path, run: Command, monkeypatch: pytest.MonkeyPatch, given: tuple[object, ...], message: str
+) -> None:
+    monkeypatch.chdir(data)
+    with pytest.raises(UserError, match=message):
+        run("scripts/benchmark.py", *words(data, "bench", "hlfd"), *given)
+
+
+def test_scores_of_one_thread_do_not_stand_next_to_those_of_several(
+    bench: Path, data: Path, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    with pytest.raises(UserError, match=r"was begun with threads = \d+, not 77; give the same --jobs"):
+        run("scripts/benchmark.py", *words(data, "bench", "hlfd"))
+    before = (data / "bench" / "cases.csv").read_text()
+    run("scripts/benchmark.py", *words(data, "bench", "hlfd"), "--report")
+    assert (data / "bench" / "cases.csv").read_text() == before
+
+
+def test_runs_of_another_version_are_refused(bench: Path, data: Path, run: Command) -> None:
+    path = bench / "runs" / "tiny" / "hlfd" / "seed_0" / "settings.json"
+    settings = read_json(path)
+    write_json(path, {key: value for key, value in settings.items() if key != "format"})
+    with pytest.raises(UserError, match="seed_0: was begun by another version of this project"):
+        run("scripts/benchmark.py", *words(data, "bench", "hlfd"))
+    write_json(path, settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", {"steps": 250, "batch_size": 4, "amp": "off"}),
+        ("--epochs 3", {"steps": None, "epochs": 3, "batch_size": 4}),
+        ("--preset full", {"steps": None, "epochs": 120, "val_every": 4, "batch_size": 8, "amp": "auto"}),
+        ("--preset full --steps 7", {"steps": 7, "val_every": None, "batch_size": 8}),
+        ("--preset full --steps 7 --val_every 2 --lr 0.1", {"steps": 7, "val_every": 2, "lr": 0.1}),
+        ("--jobs 99", {"workers": 0}),
+        ("--jobs 99 --workers 1", {"workers": 1}),
+    ],
+)
+def test_flags_override_the_preset(given: str, expected: dict[str, Any]) -> None:
+    _, _, training = read_command(None, ["--teacher", "t.ckpt", "--students", "enet", *given.split()])
+    assert {name: getattr(training, name) for name in expected} == expected
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    bench: Path, data: Path, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.training.trainer import Trainer
+
+    step = Trainer.step
+
+    def interrupted(trainer: Trainer, batch: Any) -> Any:
+        trainer.interruption.requested = "hlfd" in str(trainer.folder.path) and trainer.progress.step == 0
+        return step(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run("scripts/benchmark.py", *words(data, "stopped", "hlfd"))
+    monkeypatch.undo()
+    run("scripts/benchmark.py", *words(data, "stopped", "hlfd"))
+    folders = [out / "runs" / "tiny" / "hlfd" / "seed_0" for out in (bench, data / "stopped")]
+    mine, theirs = (read_json(folder / "result.json") for folder in folders)
+    for row in (*mine["rows"], *theirs["rows"]):
+        del row["seconds"]
+    assert mine["rows"] == theirs["rows"]
+
+
+def test_a_row_can_distil_on_slices_without_masks_too(data: Path, run: Command) -> None:
+    joining = write_bare_archive(data / "joining", cases=8)
+    for case in range(7):  # the others' cases
+        for path in joining.glob(f"{case:05d}_*.npz"):
+            path.unlink()
+    run("scripts/benchmark.py", *words(data, "joined", "kd", "kd/unlabelled"), "--unlabelled", joining)
+    folders = [data / "joined" / "runs" / "tiny" / name / "seed_0" for name in ("kd", "kd_unlabelled")]
+    alone, joined = (read_json(folder / "result.json") for folder in folders)
+    assert alone["rows"] != joined["rows"]
+    assert "unlabelled" not in alone and len(joined["unlabelled"]) == 12
+    assert f"of 1 cases in {joining.resolve()}" in (folders[1] / "train.log").read_text()
+    epochs = ("--smodel", "tiny", "--seeds", 0, "--longer", 0, "--epochs", 2, "--batch_size", 2, "--lr", 0.01)
+    where = words(data, "epochs", "kd", "kd/unlabelled")[:6]
+    run("scripts/benchmark.py", *where, *epochs, "--methods", "kd", "kd/unlabelled", "--unlabelled", joining)
+    assert len({row["steps"] for row in table(data / "epochs" / "results.csv")}) == 1
+    histories = [read_json(path) for path in (data / "epochs" / "runs").glob("*/*/*/history.json")]
+    assert len(histories) == 3
+    assert all([each["lr"] for each in history] == [each["lr"] for each in histories[0]] for history in histories)
+    next(joining.glob("00007_*.npz")).unlink()
+    with pytest.raises(UserError, match="kd_unlabelled/seed_0: was begun with unlabelled = "):
+        run("scripts/benchmark.py", *words(data, "joined", "kd", "kd/unlabelled"), "--unlabelled", joining)
+
+
+def test_rows_are_methods_joined_by_a_slash() -> None:
+    row = read_row("cwd,layers=e4+e5/recursive_feedback_ours:0.5/balance=1/unlabelled/schedule=decay")
+    assert list(map(str, row.methods)) == ["cwd,layers=e4+e5", "hlfd:0.5"]
+    assert (row.balance, row.unlabelled, row.schedule) == (1, True, "decay")
+    assert row.name == "cwd,layers=e4+e5/hlfd:0.5/balance=1/unlabelled/schedule=decay"
+    with pytest.raises(UserError, match="names no method"):
+        read_row("balance=1")
+
+
+def test_one_loss_has_one_row() -> None:
+    given = ("dist:10", "kd:0.50", "best", "kd:0.5,temperature=4", "kd/balance=1", "at,layers=e5", "at/kd", "kd/at")
+    rows, repeated = distinct_rows([read_row(word) for word in given], ["malunet"], "unet", classes=2)
+    assert [row.name for row in rows] == ["dist:10", "kd:0.5", "kd/balance=1", "at", "at/kd"]
+    assert repeated == {"kd/at": "at/kd"}

@@ -1,0 +1,94 @@
+"""Tables, pages and pictures of reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from jinja2 import UndefinedError
+
+from engine.contours import TRUTH_COLOUR, draw_contours, grey_picture, montage
+from engine.reporting import (
+    EvaluatedNetwork,
+    curves_figure,
+    figure_png,
+    format_table,
+    markdown_table,
+    picture_png,
+    pictures_figure,
+    render,
+    results_table,
+    seeds_table,
+)
+
+HISTORY = [{"step": 5, "train": {"focal": 0.1, "dice": 0.4, "loss": 0.5}, "score": 0.3}]
+
+
+BLACK = grey_picture(np.zeros((8, 8), np.int16), (-1, 1))
+
+
+def summary(mean: float | None, count: int) -> dict[str, float | int | None]:
+    return {"mean": mean, "std": None if mean is None else 0.1, "count": count}
+
+
+def evaluated(name: str, seed: int = 0, dice: float = 0.8, **scores: Any) -> EvaluatedNetwork:
+    region = {"dice": summary(dice, 5), "voe": summary(0.3, 5), "rvd": summary(-0.1, 5), "hd95_mm": summary(4.0, 3)}
+    result = {"regions": {"tumor": region | scores}, "parameters": 11_170_000, "gmacs": 5.1, "slices_per_second": 12.0}
+    return EvaluatedNetwork(name, {**result, "config": {"seed": seed}}, HISTORY)
+
+
+def test_a_table_says_where_a_metric_is_undefined() -> None:
+    table = results_table([evaluated("student"), evaluated("teacher", hd95_mm=summary(None, 0))], "tumor")
+    assert list(table.columns[:5]) == ["network (tumor, 5 cases)", "Dice", "VOE", "RVD", "HD95 mm"]
+    scores = ["0.800 ± 0.100", "0.300 ± 0.100", "-0.100 ± 0.100"]
+    assert table.iloc[0].tolist() == ["student", *scores, "4.0 ± 0.1 (n=3)", "11.17 M", "5.10", "12"]
+    assert table.iloc[1].tolist() == ["teacher", *scores, "n/a", "11.17 M", "5.10", "12"]
+
+
+def test_seeds_stand_next_to_their_mean() -> None:
+    table = seeds_table({"student": [evaluated("student", 3, 0.7), evaluated("student", 4, 0.8)]}, "tumor")
+    assert table.to_dict("list") == {
+        "Dice (tumor)": ["student"],
+        "seed 3": ["0.700"],
+        "seed 4": ["0.800"],
+        "mean ± std over seeds": ["0.750 ± 0.071"],
+    }
+
+
+def test_tables_as_text_are_aligned_and_as_markdown_escaped() -> None:
+    table = pd.DataFrame({"name": ["a", "b|c"], "value": ["1.000", "n/a"]})
+    assert format_table(table).splitlines() == ["name  value", "-----------", "a     1.000", "b|c     n/a"]
+    assert markdown_table(table).splitlines() == ["| name | value |", "|---|--:|", "| a | 1.000 |", "| b\\|c | n/a |"]
+
+
+def test_a_page_stands_alone_and_escapes_what_it_shows() -> None:
+    networks = [evaluated("student <1>")]
+    page = render(
+        "demo.html.j2",
+        title="demo",
+        notice="a notice",
+        tables=[results_table(networks, "tumor")],
+        curves=figure_png(curves_figure(networks)),
+        pictures={"case 1": {"CT": picture_png(BLACK)}},
+        commands=["a & b", "c > d"],
+    )
+    assert "<td>student &lt;1&gt;</td>" in page and "<pre>a &amp; b\nc &gt; d</pre>" in page
+    assert page.count("src='data:image/png;base64,") == 2 and "://" not in page
+    with pytest.raises(UndefinedError):
+        render("demo.html.j2", title="demo")
+
+
+def test_a_row_of_pictures_is_captioned() -> None:
+    figure = pictures_figure({"CT": BLACK, "truth": BLACK})
+    assert [panel.get_title() for panel in figure.axes] == ["CT", "truth"]
+
+
+def test_contours_are_drawn_inside_the_region_only() -> None:
+    label = np.zeros((8, 8), np.uint8)
+    label[2:6, 2:6] = 1
+    picture = draw_contours(grey_picture(np.zeros((8, 8), np.int16), (-100, 100), 2), label, TRUTH_COLOUR, 2)
+    drawn = (picture == TRUTH_COLOUR).all(axis=2)
+    assert drawn.sum() == 8 * 8 - 6 * 6 and drawn[4, 4] and not drawn[5, 5]
+    assert montage([picture] * 3, columns=2).shape == (32, 32, 3)

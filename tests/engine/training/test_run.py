@@ -1,0 +1,203 @@
+"""The way from options to a run: what it refuses, what it prints, and the terms it records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from datasets.frame import Frame
+from datasets.slices.slice_folder import SliceFolder
+from distillation import parse_methods
+from distillation.specs import MethodSpec
+from engine.options import DataOptions, DistillationOptions, RunOptions, TrainingOptions
+from engine.segmenter import Segmenter
+from engine.training.run import decide_data, make_trainer, train
+from engine.training.term_recorder import read_records
+from engine.training.trainer import Trainer
+from networks import NETWORKS
+from tests.small import SmallNetwork, equal_states, write_bare_archive
+from utils.errors import UserError
+from utils.files import read_json
+
+
+def small(classes: int, pretrained: bool) -> SmallNetwork:
+    return SmallNetwork(classes)
+
+
+def sees_nothing(classes: int, pretrained: bool) -> SmallNetwork:
+    return sees(classes, 0)
+
+
+def sees_all(classes: int, pretrained: bool) -> SmallNetwork:
+    return sees(classes, 1)
+
+
+def sees(classes: int, found: int) -> SmallNetwork:
+    """A network that finds one class everywhere."""
+    network = SmallNetwork(classes)
+    torch.nn.init.zeros_(network.head.weight)
+    network.head.bias.data = 9.0 * torch.nn.functional.one_hot(torch.tensor(found), classes)
+    return network
+
+
+@pytest.fixture(autouse=True)
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("small", "sees_nothing", "sees_all"):
+        monkeypatch.setitem(NETWORKS, name, f"{__name__}:{name}")
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> SliceFolder:
+    return SliceFolder.open(write_bare_archive(tmp_path_factory.mktemp("slices")), "kits", "tumor")
+
+
+def options(slices: SliceFolder, folder: Path, model: str = "small", **training: Any) -> RunOptions:
+    """Four steps, a validation after the second and after the last."""
+    data = DataOptions(train_data_path=slices.folder, size=64, crop=0)
+    length: dict[str, Any] = {"steps": 4, "val_every": 2, "batch_size": 4, "device": "cpu"}
+    return RunOptions(model, decide_data(data), TrainingOptions(checkpoint_path=folder, **length | training))
+
+
+def distil(slices: SliceFolder, folder: Path, **training: Any) -> Trainer:
+    """With every step's terms recorded."""
+    torch.manual_seed(1)
+    teacher = Segmenter(SmallNetwork(2, 6), "small", "kits", slices.label_map, Frame(64, 0), (-200.0, 300.0))
+    distillation = DistillationOptions(Path("teacher.ckpt"), record_terms=1, methods=parse_methods(["kd"]))
+    return train(make_trainer(replace(options(slices, folder, **training), distillation=distillation), teacher))
+
+
+def test_what_the_options_lead_to_is_printed(
+    slices: SliceFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = train(make_trainer(options(slices, tmp_path)))
+    lines = dict(line.strip().split("  ", 1) for line in capsys.readouterr().out.splitlines() if "  " in line.strip())
+    assert (lines["amp"], lines["device"]) == ("off", "cpu")
+    config = trainer.folder.config
+    assert lines["fingerprint of slices"] == config["slices"] and config["amp"] == "auto"
+    assert read_json(tmp_path / "config.json").items() >= config.items()
+
+
+def test_where_and_how_fast_are_no_part_of_a_run_s_identity(slices: SliceFolder, tmp_path: Path) -> None:
+    first = options(slices, tmp_path / "a")
+    config = make_trainer(first).folder.config
+    elsewhere = replace(first, training=replace(first.training, checkpoint_path=tmp_path / "b", workers=0))
+    assert make_trainer(elsewhere).folder.config == config
+    assert not {"checkpoint_path", "workers", "resume", "device", "mode", "train_data_path"} & config.keys()
+    other = replace(first, training=replace(first.training, seed=1))
+    assert make_trainer(other).folder.config != config
+
+
+def test_the_window_in_force_counts_whether_it_was_given_or_is_the_data_s(slices: SliceFolder, tmp_path: Path) -> None:
+    run = options(slices, tmp_path)
+    config = make_trainer(run).folder.config
+    assert config["window"] == [-200.0, 300.0]
+    given = replace(run, data=replace(run.data, window=(-200.0, 300.0)))
+    assert make_trainer(given).folder.config == config
+
+
+def test_a_distilled_run_needs_its_teacher(slices: SliceFolder, tmp_path: Path) -> None:
+    distillation = DistillationOptions(Path("teacher.ckpt"), methods=parse_methods(["kd"]))
+    with pytest.raises(ValueError, match="needs its teacher"):
+        make_trainer(replace(options(slices, tmp_path), distillation=distillation))
+
+
+def test_methods_of_other_names_have_other_folders() -> None:
+    data = DataOptions("kits", "tumor")
+    specs = [MethodSpec("my.losses:Foo", 1.0, ()), MethodSpec("my.losses:Boo", 1.0, ())]
+    names = {
+        RunOptions("resnet_18", data, TrainingOptions(), DistillationOptions(Path("t"), methods=(spec,))).name
+        for spec in specs
+    }
+    assert names == {"kits_tumor_kd_resnet_18_my.losses_Foo", "kits_tumor_kd_resnet_18_my.losses_Boo"}
+
+
+def test_the_seed_alone_decides_the_first_weights(slices: SliceFolder, tmp_path: Path) -> None:
+    """Whatever was drawn, and built, before."""
+    first = make_trainer(options(slices, tmp_path)).segmenter.network.state_dict()
+    torch.rand(7)
+    again = make_trainer(options(slices, tmp_path)).segmenter.network.state_dict()
+    assert equal_states(first, again)
+
+
+@pytest.mark.parametrize(("size", "crop", "noted"), [(64, 96, True), (64, 0, False), (0, 96, False)])
+def test_a_crop_that_pads_every_slice_is_noted(
+    slices: SliceFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: int, crop: int, noted: bool
+) -> None:
+    run = options(slices, tmp_path)
+    train(make_trainer(replace(run, data=replace(run.data, size=size, crop=crop))))
+    assert ("note: --crop 96 is larger than --size 64" in capsys.readouterr().err) == noted
+
+
+@pytest.mark.parametrize(("model", "noted"), [("sees_nothing", True), ("sees_all", False)])
+def test_a_run_that_found_nothing_says_so(
+    slices: SliceFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str, noted: bool
+) -> None:
+    trainer = train(make_trainer(options(slices, tmp_path, model, lr=1e-6)))
+    assert (trainer.progress.best == 0) == noted
+    assert ("note: the best validation Dice is 0" in capsys.readouterr().err) == noted
+
+
+def test_nothing_to_resume_is_the_first_and_only_word(
+    slices: SliceFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(UserError, match=f"^nothing to resume in {folder}; leave --resume out$"):
+        make_trainer(options(slices, folder, resume=True))
+    assert capsys.readouterr().out == "" and not folder.exists()
+
+
+def test_data_options_come_from_the_teacher_unless_given(slices: SliceFolder) -> None:
+    teacher = Segmenter(SmallNetwork(2), "small", "lits", slices.label_map, Frame(96, 64), (-40.0, 160.0))
+    decided = decide_data(DataOptions(), teacher)
+    assert (decided.dataset, decided.task, decided.size, decided.crop) == ("lits", "tumor", 96, 64)
+    assert decided.window == (-40.0, 160.0)
+    larger = decide_data(DataOptions(size=192, window=(0.0, 100.0)), teacher)
+    assert (larger.size, larger.crop, larger.window) == (192, None, (0.0, 100.0))
+    uncropped = replace(teacher, frame=Frame(96, 0))
+    assert decide_data(DataOptions(size=192), uncropped).crop == 0
+    alone = decide_data(DataOptions())
+    assert (alone.dataset, alone.task, alone.size, alone.crop) == ("kits", "tumor", 512, None)
+
+
+@pytest.fixture(scope="module")
+def terms(slices: SliceFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What a run records that nothing disturbs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(NETWORKS, "small", f"{__name__}:small")
+        folder = tmp_path_factory.mktemp("terms")
+        distil(slices, folder)
+    assert [record["step"] for record in read_records(folder / "terms.jsonl")] == [0, 1, 2, 3]
+    yield (folder / "terms.jsonl").read_text()
+
+
+def test_a_killed_and_resumed_run_records_each_step_once(
+    slices: SliceFolder, tmp_path: Path, terms: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the third step, in the middle of a line; last.ckpt stands at the second."""
+    path, step = tmp_path / "terms.jsonl", Trainer.step
+
+    def killed(trainer: Trainer, batch: Any) -> dict[str, torch.Tensor]:
+        done = step(trainer, batch)
+        if len(read_records(path)) == 3:
+            raise SystemExit
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", killed)
+        with pytest.raises(SystemExit):
+            distil(slices, tmp_path)
+    with path.open("a") as file:
+        file.write('{"step": 3, "val')
+    distil(slices, tmp_path, resume=True)
+    assert path.read_text() == terms
+
+
+def test_a_new_run_does_not_continue_the_terms_of_an_old_one(slices: SliceFolder, tmp_path: Path, terms: str) -> None:
+    (tmp_path / "terms.jsonl").write_text(terms)
+    distil(slices, tmp_path)
+    assert (tmp_path / "terms.jsonl").read_text() == terms
