@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,13 @@ def format_table(table: pd.DataFrame) -> str:
 
 def markdown_table(table: pd.DataFrame) -> str:
     """First column left, the others right; unlike `DataFrame.to_markdown` without padding, for shorter differences."""
-    head, *rows = [
-        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |"
-        for line in (table.columns, *table.to_numpy())
-    ]
+    head, *rows = map(markdown_line, (table.columns, *table.to_numpy()))
     return "\n".join([head, "|---" + "|--:" * (len(table.columns) - 1) + "|", *rows])
+
+
+def markdown_line(cells: Iterable[str]) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def format_number(value: float | None, form: str) -> str:

@@ -69,7 +69,7 @@ def make_steps(options: StepOptions, folder: Path, device: torch.device) -> dict
     """Name -> one training step, its optimisers included, on slices of noise in `folder`."""
     import torch
 
-    from distillation import parse_methods
+    from distillation import parse_method
     from engine.options import DataOptions, DistillationOptions, RunOptions, TrainingOptions
     from engine.segmenter import Segmenter
     from engine.training.run import new_segmenter
@@ -94,7 +94,7 @@ def make_steps(options: StepOptions, folder: Path, device: torch.device) -> dict
 
     steps: dict[str, Callable[[], object]] = {BASELINE: baseline}
     for text in options.kd or METHODS:
-        distillation = DistillationOptions(folder / "teacher.ckpt", methods=parse_methods([text]))
+        distillation = DistillationOptions(folder / "teacher.ckpt", methods=(parse_method(text),))
         steps[text] = TimedStep(RunOptions(options.smodel, data, training, distillation), teacher)
     return steps
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import _root
 
@@ -99,13 +99,10 @@ def paper(method: type) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """A Markdown table of prose, all columns left."""
+    from engine.reporting import markdown_line
 
-    def lines() -> Iterator[str]:
-        for row in (header, ["---"] * len(header), *rows):
-            yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n"
-
-    return "".join(lines())
+    return "".join(f"{markdown_line(row)}\n" for row in (header, ["---"] * len(header), *rows))
 
 
 if __name__ == "__main__":

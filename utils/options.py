@@ -114,6 +114,11 @@ def identity(options: Any) -> dict[str, Any]:
     }
 
 
+def command_line() -> str:
+    """The command that was typed, for the files that it leaves."""
+    return " ".join(["python", *sys.argv])
+
+
 def _argument_settings(hint: Any) -> dict[str, Any]:
     """What an annotation means to argparse's add_argument."""
     if NoneType in get_args(hint):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from datasets.slices.slice_folder import case_of, open_slices
+from datasets.slices.slice_folder import SliceFolder, case_of, open_slices
 from datasets.slices.training_split import train_val_split
 from datasets.slices.unlabelled import held_out_cases, unlabelled_slices
 from engine.benchmark.options import BenchmarkOptions
@@ -49,7 +49,8 @@ def prepare(options: BenchmarkOptions, data: DataOptions, training: TrainingOpti
 
     teacher, _ = load_segmenter(options.tckpt, torch.device("cpu"))
     data = decide_data(data, teacher)
-    identity = identify(teacher, data, options.validation_only)
+    slices = open_slices(data.train_data_path, teacher.dataset, teacher.label_map.name, "train")
+    identity = identify(teacher, slices, data, options.validation_only)
     rows, repeated = distinct_rows(rows, students, teacher.model, teacher.label_map.num_classes)
     for name, first in repeated.items():
         print(f"note: {name} is {first}, which has a row already", file=sys.stderr)
@@ -58,20 +59,19 @@ def prepare(options: BenchmarkOptions, data: DataOptions, training: TrainingOpti
         options.outpath,
         data,
         training,
-        count_steps_per_epoch(data, training, options.seeds),
+        count_steps_per_epoch(slices, data.val_fraction, training.batch_size, options.seeds),
         identity,
         options.validation_only,
         distances=not options.no_distances,
         threads=1 if options.jobs > 1 and choose_device(training.device).type == "cpu" else 0,
         unlabelled=options.unlabelled,
-        unlabelled_identity=identify_unlabelled(options.unlabelled, data),
+        unlabelled_identity=identify_unlabelled(options.unlabelled, slices, data.test_data_path),
     )
     return Prepared(benchmark, students, tuple(rows), repeated.get(against, against))
 
 
-def identify(teacher: Segmenter, data: DataOptions, validation_only: bool) -> Identity:
-    """What runs must share to be compared; UserError where scoring would not be honest."""
-    slices = open_slices(data.train_data_path, teacher.dataset, teacher.label_map.name, "train")
+def identify(teacher: Segmenter, slices: SliceFolder, data: DataOptions, validation_only: bool) -> Identity:
+    """What runs must share to be compared; UserError where scoring would not be honest. slices: to train on."""
     scored = slices.val_cases
     if not validation_only:
         test_path = data.test_data_path or data.train_data_path
@@ -99,17 +99,17 @@ def identify(teacher: Segmenter, data: DataOptions, validation_only: bool) -> Id
     }
 
 
-def identify_unlabelled(folders: Sequence[Path], data: DataOptions) -> str | None:
+def identify_unlabelled(folders: Sequence[Path], slices: SliceFolder, test_folder: Path | None) -> str | None:
     """What slices without masks there are for the rows that take them; None without folders."""
     if not folders:
         return None
-    slices = open_slices(data.train_data_path, str(data.dataset), str(data.task), "train")
-    held_out = held_out_cases(slices, data.test_data_path)
+    held_out = held_out_cases(slices, test_folder)
     return fingerprint(unlabelled_slices(folders, slices, slices.train, held_out).names)
 
 
-def count_steps_per_epoch(data: DataOptions, training: TrainingOptions, seeds: Sequence[int]) -> dict[int, int]:
+def count_steps_per_epoch(
+    slices: SliceFolder, val_fraction: float, batch_size: int, seeds: Sequence[int]
+) -> dict[int, int]:
     """Seed -> the steps of an epoch of labelled slices alone."""
-    slices = open_slices(data.train_data_path, str(data.dataset), str(data.task), "train")
-    counts = {seed: len(train_val_split(slices, data.val_fraction, seed)[0]) for seed in seeds}
-    return {seed: math.ceil(count / training.batch_size) for seed, count in counts.items()}
+    counts = {seed: len(train_val_split(slices, val_fraction, seed)[0]) for seed in seeds}
+    return {seed: math.ceil(count / batch_size) for seed, count in counts.items()}

@@ -67,16 +67,14 @@ def train_and_score(benchmark: Benchmark, run: Run) -> None:
         # A run that was interrupted when only its scores were missing has no step to time.
         stopwatch, progress = trainer.stopwatch, trainer.progress
         step = stopwatch.seconds / stopwatch.steps if stopwatch.steps else None
-        steps = trainer.schedule.steps
         del trainer, teacher
         segmenter, _ = load_segmenter(run.folder / "best.ckpt", device)
         rows = score(benchmark, segmenter)
         result = {
             **wanted,
             "dice": float(np.nanmean(list(case_means(rows).values()))),
-            "steps": steps,
             "step_ms": None if step is None else 1000 * step,
-            "seconds": None if step is None else step * steps,
+            "seconds": None if step is None else step * wanted["steps"],
             "preparation_s": progress.preparation,
             "best_validation_dice": progress.best,
             "environment": environment(device),

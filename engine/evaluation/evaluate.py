@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from datasets.labelled_cases import LabelledCase, cases_in_slices, raw_cases
 from datasets.raw import open_layout
-from datasets.slices.slice_folder import SliceFolder, open_slices
+from datasets.slices.slice_folder import open_slices
 from datasets.splits import load_split
 from engine.cost import evaluation_speed, network_cost
 from engine.device import choose_device, environment
@@ -23,6 +23,7 @@ from engine.options import RunOptions
 from engine.segmenter import Segmenter, load_segmenter
 from utils.errors import UserError
 from utils.files import atomic_write, write_json
+from utils.options import command_line
 from utils.progress import progress
 from utils.registry import normalise_name
 
@@ -88,9 +89,8 @@ def cases_to_score(segmenter: Segmenter, options: EvaluationOptions) -> tqdm[Lab
     if options.inpath:
         cases = raw_cases(open_layout(dataset, options.inpath), options.inpath, names or None, segmenter.window)
     else:
-        assert options.test_data_path is not None
-        task, folder = segmenter.label_map.name, "test" if part == "test" else "train"
-        slices = SliceFolder.open(options.test_data_path, dataset, task, folder)
+        folder = "test" if part == "test" else "train"
+        slices = open_slices(options.test_data_path, dataset, segmenter.label_map.name, folder)
         names = names or list(slices.cases)
         cases = cases_in_slices(slices, names, segmenter.window)
     return progress(cases, "evaluating", total=len(names) or None, unit="case")
@@ -128,11 +128,6 @@ def cases_seen_in_training(checkpoint: Mapping[str, Any], names: Iterable[str]) 
             file=sys.stderr,
         )
     return seen
-
-
-def command_line() -> str:
-    """The command that was typed, for the files that it leaves."""
-    return " ".join(["python", *sys.argv])
 
 
 def write_csv(path: Path, lines: Sequence[RegionScores]) -> None:

@@ -31,7 +31,7 @@ from networks import build
 from utils.errors import UserError
 from utils.files import write_json
 from utils.fingerprint import fingerprint, fingerprint_weights
-from utils.options import identity
+from utils.options import command_line, identity
 from utils.registry import match_name
 from utils.seeding import seed_torch
 
@@ -171,7 +171,7 @@ def announce(trainer: Trainer) -> None:
     """Print the settings and keep them in config.json."""
     slices, unlabelled = trainer.validation.slices, trainer.loader.dataset.unlabelled
     about = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": command_line(),
         "loss": trainer.task.equation(),
         "training slices": len(trainer.loader.dataset),
         **({"unlabelled slices": str(unlabelled)} if unlabelled else {}),

@@ -58,7 +58,7 @@ class RunFolder:
             if before.get(key) != self.config.get(key):
                 raise UserError(
                     f"{self.last}: was trained with {key} = {before.get(key)}, not {self.config.get(key)}; "
-                    f"give the same options and data, or another --checkpoint_path"
+                    "give the same options and data, or another --checkpoint_path"
                 )
         return content
 

@@ -177,8 +177,10 @@ class Trainer:
         self.task.train()
 
     def _is_out_of_patience(self) -> bool:
+        if not self.schedule.patience:
+            return False
         waited: int = sum(entry["step"] > self.progress.best_step for entry in self.progress.history)
-        return 0 < self.schedule.patience <= waited
+        return waited >= self.schedule.patience
 
     def _fetch_sums(self) -> None:
         """Bring the sums from the device; UserError before anything that is not finite is saved."""

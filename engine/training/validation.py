@@ -1,4 +1,4 @@
-"""ValidationScores and pictures of the validation cases while a network trains."""
+"""Scores and pictures of the validation cases while a network trains."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ValidationScores(NamedTuple):
 
 @dataclass(frozen=True)
 class Validation:
-    """ValidationScores every slice of `cases` of a folder of slices with the network in training."""
+    """Scores every slice of `cases` of a folder of slices with the network in training."""
 
     segmenter: Segmenter
     slices: SliceFolder

@@ -19,8 +19,7 @@ from datasets.labelled_cases import cases_in_slices
 from datasets.slices.slice_folder import SliceFolder
 from distillation import METHODS
 from distillation.method import Method
-from engine.benchmark.options import read_command
-from engine.benchmark.runs import LONGER, UNDISTILLED, distinct_rows, read_row
+from engine.benchmark.runs import LONGER, UNDISTILLED
 from engine.evaluation.score import score_case
 from engine.evaluation.summaries import mean_dice
 from engine.segmenter import Segmenter, load_segmenter
@@ -277,23 +276,6 @@ def test_runs_of_another_version_are_refused(bench: Path, data: Path, run: Comma
     write_json(path, settings)
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("", {"steps": 250, "batch_size": 4, "amp": "off"}),
-        ("--epochs 3", {"steps": None, "epochs": 3, "batch_size": 4}),
-        ("--preset full", {"steps": None, "epochs": 120, "val_every": 4, "batch_size": 8, "amp": "auto"}),
-        ("--preset full --steps 7", {"steps": 7, "val_every": None, "batch_size": 8}),
-        ("--preset full --steps 7 --val_every 2 --lr 0.1", {"steps": 7, "val_every": 2, "lr": 0.1}),
-        ("--jobs 99", {"workers": 0}),
-        ("--jobs 99 --workers 1", {"workers": 1}),
-    ],
-)
-def test_flags_override_the_preset(given: str, expected: dict[str, Any]) -> None:
-    _, _, training = read_command(None, ["--teacher", "t.ckpt", "--students", "enet", *given.split()])
-    assert {name: getattr(training, name) for name in expected} == expected
-
-
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     bench: Path, data: Path, run: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,19 +320,3 @@ def test_a_row_can_distil_on_slices_without_masks_too(data: Path, run: Command) 
     next(joining.glob("00007_*.npz")).unlink()
     with pytest.raises(UserError, match="kd_unlabelled/seed_0: was begun with unlabelled = "):
         run("scripts/benchmark.py", *words(data, "joined", "kd", "kd/unlabelled"), "--unlabelled", joining)
-
-
-def test_rows_are_methods_joined_by_a_slash() -> None:
-    row = read_row("cwd,layers=e4+e5/recursive_feedback_ours:0.5/balance=1/unlabelled/schedule=decay")
-    assert list(map(str, row.methods)) == ["cwd,layers=e4+e5", "hlfd:0.5"]
-    assert (row.balance, row.unlabelled, row.schedule) == (1, True, "decay")
-    assert row.name == "cwd,layers=e4+e5/hlfd:0.5/balance=1/unlabelled/schedule=decay"
-    with pytest.raises(UserError, match="names no method"):
-        read_row("balance=1")
-
-
-def test_one_loss_has_one_row() -> None:
-    given = ("dist:10", "kd:0.50", "best", "kd:0.5,temperature=4", "kd/balance=1", "at,layers=e5", "at/kd", "kd/at")
-    rows, repeated = distinct_rows([read_row(word) for word in given], ["malunet"], "unet", classes=2)
-    assert [row.name for row in rows] == ["dist:10", "kd:0.5", "kd/balance=1", "at", "at/kd"]
-    assert repeated == {"kd/at": "at/kd"}
