@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from distillation.balance import GradientBalance
+from distillation.gradients import GradientShare
 from distillation.method import Method
 from distillation.segmentation_loss import segmentation_equation, segmentation_loss
 from distillation.task import TrainingTask, with_sum
@@ -55,7 +56,8 @@ class Distiller(TrainingTask):
         self.schedule = schedule
         self.balance = GradientBalance(balance) if balance else None
         self.observe = observe
-        self.step, self.strength = 0, SCHEDULES[schedule](0.0)
+        self.gradient_share = GradientShare()
+        self.step, self.steps, self.strength = 0, 0, SCHEDULES[schedule](0.0)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """{term: weighted scalar, ..., "loss": their sum}; autocast reaches the networks, not the losses."""
@@ -68,8 +70,10 @@ class Distiller(TrainingTask):
                 terms = self.balance(segmentation, terms, [p for p in self.network.parameters() if p.requires_grad])
             if self.strength != 1:
                 terms = {term: self.strength * value for term, value in terms.items()}
-        if self.observe is not None and self.training:
-            self.observe(self.step, {**segmentation, **terms}, self.network)
+        if self.training:
+            self.gradient_share(segmentation, terms, self.network, self.step, self.steps)
+            if self.observe is not None:
+                self.observe(self.step, {**segmentation, **terms}, self.network)
         return with_sum({**segmentation, **terms})
 
     def equation(self) -> str:
@@ -82,7 +86,7 @@ class Distiller(TrainingTask):
         return "".join([*parts, method if len(parts) == 1 else f"({method})"])
 
     def before_step(self, step: int, steps: int) -> None:
-        self.step, self.strength = step, SCHEDULES[self.schedule](step / steps)
+        self.step, self.steps, self.strength = step, steps, SCHEDULES[self.schedule](step / steps)
 
     def prepare(self, loader: Iterable[Batch]) -> None:
         self.method.prepare(self.teacher, loader)

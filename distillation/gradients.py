@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,3 +43,47 @@ def stage_groups(network: nn.Module) -> dict[str, list[nn.Parameter]]:
         if parameter.requires_grad:
             groups.setdefault(".".join(name.split(".")[:-1][:2]), []).append(parameter)
     return groups
+
+
+class GradientShare(nn.Module):
+    """How large the distillation's gradient on the student is, in that of the segmentation loss.
+
+    The ratio of their L2 norms over all of the student's parameters, mean over the first `STEPS` steps of a training
+    ("start") and over its last ones ("end").
+    """
+
+    STEPS = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.measured: dict[str, list[float]] = {"start": [], "end": []}
+
+    def forward(
+        self,
+        segmentation: Mapping[str, Tensor],
+        terms: Mapping[str, Tensor],
+        student: nn.Module,
+        step: int,
+        steps: int,
+    ) -> None:
+        """Measure in a step that is one of the first or the last of `steps`."""
+        places = [name for name, near in (("start", step), ("end", steps - 1 - step)) if 0 <= near < self.STEPS]
+        if not places:
+            return
+        losses = {"segmentation": segmentation, "distillation": terms}
+        sums = {name: torch.stack(list(parts.values())).sum() for name, parts in losses.items()}
+        everything = {"all": [parameter for parameter in student.parameters() if parameter.requires_grad]}
+        norms = {name: float(groups["all"]) for name, groups in gradient_norms(sums, everything).items()}
+        if norms["segmentation"] > 0:
+            for place in places:
+                self.measured[place].append(norms["distillation"] / norms["segmentation"])
+
+    def shares(self) -> dict[str, float]:
+        """The means, "start" and "end", as far as they were measured."""
+        return {place: sum(values) / len(values) for place, values in self.measured.items() if values}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"measured": {place: list(values) for place, values in self.measured.items()}}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.measured = {place: list(values) for place, values in state["measured"].items()}

@@ -36,6 +36,9 @@ class DataOptions:
     test_data_path: Path | None = option(
         None, "slices to test on (default: data/<dataset> in the repository, or test in it)", identity=False
     )
+    splits: Path | None = option(
+        None, "a file that says which cases train, validate and test, in place of the slices' own", identity=False
+    )
     val_fraction: Share = option(0.1, "share of the cases to validate on, where none were set apart")
     size: NonNegativeInt | None = option(
         None, "slices are resized to SIZE x SIZE; 0 keeps them (default: 512; to distil, the teacher's)"

@@ -80,7 +80,12 @@ def make_steps(options: StepOptions, folder: Path, device: torch.device) -> dict
     slices = write_noise(folder, options.size, options.batch_size, options.classes)
     data = DataOptions("msd", "all", folder, size=options.size, crop=0, augment="none")
     training = TrainingOptions(
-        checkpoint_path=folder, steps=1, batch_size=options.batch_size, lr=1e-4, amp=options.amp, device=options.device
+        checkpoint_path=folder,
+        steps=100,
+        batch_size=options.batch_size,
+        lr=1e-4,
+        amp=options.amp,
+        device=options.device,
     )
     torch.manual_seed(0)
     teacher: Segmenter = new_segmenter(RunOptions(options.model, data, training), slices)
@@ -105,8 +110,8 @@ def write_noise(folder: Path, size: int, batch_size: int, classes: int) -> Slice
 
     from datasets.labels import LabelMap
     from datasets.slices.manifest import Manifest, ManifestCase
-    from datasets.slices.slice_folder import SliceFolder, list_file
-    from datasets.slicing.cut_case import slice_name, write_slice
+    from datasets.slices.slice_folder import SliceFolder, list_file, slice_name
+    from datasets.slicing.cut_case import write_slice
 
     names = tuple(f"class_{i}" for i in range(1, classes))
     regions = {name: (i,) for i, name in enumerate(names, start=1)}

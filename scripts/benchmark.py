@@ -40,25 +40,27 @@ def main() -> None:
     from engine.benchmark.costs import measure, read_costs
     from engine.benchmark.prepare import prepare
     from engine.benchmark.report import write_report
-    from engine.benchmark.runs import is_finished, plan_runs
-    from engine.benchmark.train_and_score import score_teacher, train_and_score_all
+    from engine.benchmark.rows import LONGER
+    from engine.benchmark.runs import is_complete, plan_runs
+    from engine.benchmark.teachers import score_teacher
+    from engine.benchmark.train_and_score import train_and_score_all
 
-    prepared = prepare(options, data, training)
-    benchmark, students = prepared.benchmark, prepared.students
     if options.report and not (options.outpath / "costs.json").exists():
         raise UserError(f"{options.outpath}: holds no benchmark yet; give the same command without --report first")
-    costs = (
-        read_costs(benchmark) if options.report else measure(benchmark, students, prepared.rows, options.longer_length)
-    )
-    longer = {name: length for name, length in costs["longer"].items() if name in students and options.longer != 0}
-    runs = plan_runs(benchmark, students, prepared.rows, sorted(set(options.seeds)), longer)
-    waiting = [each for each in runs if not is_finished(benchmark, each, anywhere=options.report)]
+    folds, students, rows, against = prepare(options, data, training)
+    costs = read_costs(folds[0]) if options.report else measure(folds[0], students, rows, options.longer_length)
+    lengths = {student: dict(costs["lengths"].get(student, {})) for student in students}
+    if options.longer == 0:
+        for of_student in lengths.values():
+            of_student.pop(LONGER, None)
+    runs = plan_runs(folds, students, rows, sorted(set(options.seeds)), lengths)
+    waiting = [each for each in runs if not is_complete(each, anywhere=options.report)]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before: {options.outpath}", flush=True)
 
-    teacher = score_teacher(benchmark)
-    failures = [] if options.report else train_and_score_all(benchmark, waiting, options.jobs)
+    teachers = [score_teacher(fold) for fold in folds]
+    failures = [] if options.report else train_and_score_all(waiting, options.jobs)
     if len(failures) < len(runs):
-        write_report(benchmark, runs, costs, teacher, prepared.against)
+        write_report(folds, runs, costs, teachers, against)
     if failures:
         reasons = "; ".join(dict.fromkeys(failures))
         raise UserError(f"{len(failures)} of {len(runs)} runs failed and are not in the tables: {reasons}")

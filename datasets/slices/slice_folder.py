@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from datasets.labels import NO_MASK, LabelMap, resize_labels
 from datasets.raw import LAYOUTS, open_layout
-from datasets.slices.manifest import Manifest
-from datasets.splits import split_root
+from datasets.slices.manifest import MANIFEST, Manifest
+from datasets.splits import Split, load_split, split_root
 from datasets.window import percentile_window, stored_window
 from utils.errors import UserError
 from utils.registry import match_name, normalise_name
@@ -34,6 +34,11 @@ def slice_files(folder: Path) -> list[str]:
     return [path.name for path in folder.glob("[!.]*_*.npz") if path.stem.rpartition("_")[2].isdigit()]
 
 
+def slice_name(case: str, index: int) -> str:
+    """The file name of one slice; the case's name may itself contain underscores."""
+    return f"{case}_{index}.npz"
+
+
 def case_of(name: str) -> tuple[str, int]:
     """`patient001_frame01_7.npz` is slice 7 of patient001_frame01."""
     case, _, index = name.removesuffix(".npz").rpartition("_")
@@ -41,11 +46,23 @@ def case_of(name: str) -> tuple[str, int]:
 
 
 class SliceFolder:
-    """A folder of slices for one task. Slices are read on request; `manifest` is None without a cases.json."""
+    """A folder of slices for one task. Slices are read on request; `manifest` is None without a cases.json.
 
-    def __init__(self, folder: Path, dataset: str, label_map: LabelMap, manifest: Manifest | None) -> None:
+    split: which cases train, validate and test, in place of what they were cut for.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dataset: str,
+        label_map: LabelMap,
+        manifest: Manifest | None,
+        split: Split | None = None,
+    ) -> None:
         self.folder, self.dataset, self.label_map, self.manifest = folder, dataset, label_map, manifest
-        self.val_cases = [name for name, case in manifest.cases.items() if case.split == "val"] if manifest else []
+        self.split = split
+        cut_for = {name: case.split for name, case in manifest.cases.items()} if manifest else {}
+        self.val_cases = split.val if split else [name for name, part in cut_for.items() if part == "val"]
         self._percentile_windows: dict[str, tuple[float, float]] = {}
 
     @staticmethod
@@ -68,9 +85,34 @@ class SliceFolder:
             return slices
         raise UserError(f"{folder}: holds no slices; cut them with: {_cut_command(folder, dataset, task)}")
 
+    def with_split(self, path: Path) -> SliceFolder:
+        """The same slices, divided as a splits.json says; UserError if that needs slices that are not here."""
+        split = load_split(path)
+        if self.manifest is None:
+            raise UserError(
+                f"{self.folder}: has no {MANIFEST}, so it cannot be divided by {path}; cut the slices again"
+            )
+        if missing := sorted(set(split.names) - set(self.cases)):
+            raise UserError(f"{path}: names case {missing[0]}, of which {self.folder} has no slices")
+        if incomplete := [case for case in (*split.val, *split.test) if not self.complete(case)]:
+            raise UserError(
+                f"{self.folder}: lacks slices of case {incomplete[0]}, which {path} validates or tests on; cut the "
+                "slices with --slices all"
+            )
+        return SliceFolder(self.folder, self.dataset, self.label_map, self.manifest, split)
+
+    @property
+    def test_cases(self) -> list[str]:
+        """Those of the split, or all cases."""
+        return self.split.test if self.split else list(self.cases)
+
     @cached_property
     def train(self) -> list[str]:
         """The slice files to train on; UserError if their list is missing, or names a file that is missing."""
+        if self.split is not None:
+            assert self.manifest is not None
+            cases = [(case, self.manifest.cases[case].tasks.get(self.label_map.name)) for case in self.split.train]
+            return [slice_name(case, index) for case, slices in cases if slices for index in slices.listed]
         path = list_file(self.folder, self.dataset, self.label_map.name)
         try:
             names = [str(name) for name in np.load(path, allow_pickle=False)]
@@ -202,7 +244,11 @@ def _label_map(folder: Path, dataset: str, task: str, manifest: Manifest | None)
     return open_layout(dataset, folder).label_map(task)
 
 
-def open_slices(path: Path | None, dataset: str, task: str, split: str) -> SliceFolder:
-    """The slices in `path`, by default the repository's data/<dataset>, or in the folder `split` below it."""
+def open_slices(path: Path | None, dataset: str, task: str, split: str, splits: Path | None = None) -> SliceFolder:
+    """The slices in `path`, by default the repository's data/<dataset>, or in the folder `split` below it.
+
+    splits: a file that says which cases train, validate and test, in place of what they were cut for.
+    """
     default = Path(__file__).resolve().parents[2] / "data" / dataset
-    return SliceFolder.open(path or default, dataset, task, split)
+    slices = SliceFolder.open(path or default, dataset, task, split)
+    return slices.with_split(splits) if splits else slices

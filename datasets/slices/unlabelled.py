@@ -86,7 +86,9 @@ def held_out_cases(training: SliceFolder, test_folder: Path | None = None) -> se
 
 
 def _evaluation_cases(slices: SliceFolder) -> set[str]:
-    """The folder's own validation and test cases."""
+    """The folder's own validation and test cases, or those of the split that it was opened with."""
+    if slices.split is not None:
+        return {*slices.split.val, *slices.split.test}
     manifest = slices.manifest
     return {name for name, case in manifest.cases.items() if case.split != "train"} if manifest else set()
 

@@ -17,6 +17,7 @@ from datasets.labels import LabelMap
 from datasets.raw.layout import Case
 from datasets.raw.volume import read_volume
 from datasets.slices.manifest import CutOptions, ManifestCase, TaskSlices
+from datasets.slices.slice_folder import slice_name
 from datasets.window import HIGH_PERCENT, LOW_PERCENT, percentiles
 from utils.errors import UserError
 from utils.files import atomic_write
@@ -43,11 +44,6 @@ class CutJob:
     rng: np.random.Generator
     on_disk: frozenset[int]
     source: dict[str, Any]
-
-
-def slice_name(case: str, index: int) -> str:
-    """The file name of one slice; the case's name may itself contain underscores."""
-    return f"{case}_{index}.npz"
 
 
 def write_slice(path: Path, ct: NDArray[np.int16], mask: NDArray[np.uint8] | None) -> None:

@@ -9,8 +9,7 @@ import numpy as np
 
 from datasets.raw.layout import Layout
 from datasets.slices.manifest import MANIFEST, Manifest
-from datasets.slices.slice_folder import case_of, list_file, slice_files
-from datasets.slicing.cut_case import slice_name
+from datasets.slices.slice_folder import case_of, list_file, slice_files, slice_name
 from utils.errors import UserError
 from utils.files import atomic_write, make_folder
 

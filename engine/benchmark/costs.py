@@ -12,7 +12,8 @@ import torch
 from datasets.labelled_cases import cases_in_slices
 from datasets.slices.slice_folder import SliceFolder, open_slices
 from distillation.balance import EVERY
-from engine.benchmark.runs import LONGER, UNDISTILLED, Benchmark, Row, Run, has_begun, run_options
+from engine.benchmark.rows import EQUAL_TIME, LONGER, UNDISTILLED, Row
+from engine.benchmark.runs import Fold, Run, row_folder, run_options
 from engine.benchmark.train_and_score import logged, use_threads
 from engine.cost import measure_in_turns, network_cost, segmentation_speed
 from engine.device import Precision, choose_device, environment
@@ -24,61 +25,78 @@ from utils.files import make_folder, read_json, write_json
 
 TURNS = 11  # timed steps of each kind
 SLICES = 8  # timed on the CPU
+OF_COSTS = ("model", "classes", "dataset", "task", "window", "size", "crop")
+"""What in a fold's identity decides costs."""
 
 Costs = dict[str, Any]
 
 
-def measure(benchmark: Benchmark, students: Sequence[str], rows: Sequence[Row], longer: float | None) -> Costs:
-    """{"networks": name -> parameters, ..., "steps": student -> row -> ms, ..., "longer": student -> multiple}.
+def measure(fold: Fold, students: Sequence[str], rows: Sequence[Row], longer: float | None) -> Costs:
+    """{"networks": name -> parameters, ..., "steps": student -> row -> ms, ..., "lengths": student -> row -> multiple}.
 
     What costs.json has is not measured again, but networks are for another number of threads, and steps are for
     another processor, batch size, precision or number of threads. longer: the multiple of the longer row; None
     measures it, 0 leaves the row out. UserError if there are runs of another multiple.
     """
-    make_folder(benchmark.outpath)
-    use_threads(benchmark)
-    costs = read_costs(benchmark)
-    refuse_other_length(benchmark, students, costs, longer)
-    teacher, _ = load_segmenter(benchmark.tckpt, torch.device("cpu"))
-    measure_networks(benchmark, students, teacher, costs)
+    make_folder(fold.outpath)
+    use_threads(fold)
+    costs = read_costs(fold)
+    refuse_other_length(fold, students, costs, longer)
+    measure_networks(fold, students, load_segmenter(fold.teacher, torch.device("cpu"))[0], costs)
     for student in students:
-        steps = measure_steps(benchmark, student, rows, costs)
-        ratios = [steps[row.name]["ratio"] for row in rows if row.name in steps]
-        if longer is None and ratios:
-            # The slowest method's time, rounded up to a tenth; kept, for the next launch goes by it.
-            costs["longer"].setdefault(student, math.ceil(round(10 * max(ratios), 6)) / 10)
-        elif longer:
-            costs["longer"][student] = longer
-    write_json(benchmark.outpath / "costs.json", costs)
+        steps = measure_steps(fold, student, rows, costs)
+        set_lengths(costs["lengths"].setdefault(student, {}), steps, rows, longer)
+    write_json(fold.outpath / "costs.json", costs)
     if torch.cuda.is_available():
         # The runs may be other processes, which need this memory.
         torch.cuda.empty_cache()
     return costs
 
 
-def read_costs(benchmark: Benchmark) -> Costs:
-    """What was measured before; UserError if it was for other data."""
-    path = benchmark.outpath / "costs.json"
-    costs: Costs = read_json(path) if path.exists() else {"networks": {}, "steps": {}, "longer": {}}
-    if costs.setdefault("identity", dict(benchmark.identity)) != benchmark.identity:
+def set_lengths(
+    lengths: dict[str, float], steps: Mapping[str, Mapping[str, float]], rows: Sequence[Row], longer: float | None
+) -> None:
+    """Fill in the multiples of the steps of the longer row and of rows of equal time; those there stay.
+
+    steps: row -> "ratio" of its step.
+    """
+    ratios = {name: step["ratio"] for name, step in steps.items()}
+    if longer is None and ratios.keys() - {UNDISTILLED}:
+        # The slowest method's time, rounded up to a tenth; kept, for the next launch goes by it.
+        slowest = max(ratio for name, ratio in ratios.items() if name != UNDISTILLED)
+        lengths.setdefault(LONGER, math.ceil(round(10 * slowest, 6)) / 10)
+    elif longer:
+        lengths[LONGER] = longer
+    for row in rows:
+        if row.name.endswith(EQUAL_TIME) and row.step in ratios:
+            lengths.setdefault(row.name, round(lengths.get(LONGER, 1.0) / ratios[row.step], 2))
+
+
+def read_costs(fold: Fold) -> Costs:
+    """What was measured before; UserError if it was for other networks or images."""
+    path = fold.outpath / "costs.json"
+    costs: Costs = read_json(path) if path.exists() else {"networks": {}, "steps": {}, "lengths": {}}
+    measured_for = {key: fold.identity[key] for key in OF_COSTS}
+    if costs.setdefault("identity", measured_for) != measured_for:
         raise UserError(f"{path}: was measured for another teacher or other slices; give another --outpath")
     return costs
 
 
-def refuse_other_length(benchmark: Benchmark, students: Sequence[str], costs: Costs, longer: float | None) -> None:
+def refuse_other_length(fold: Fold, students: Sequence[str], costs: Costs, longer: float | None) -> None:
     """UserError if a student has trained alone for another multiple of the steps."""
     for student in students:
-        before = costs["longer"].get(student, longer)
-        if longer and longer != before and has_begun(benchmark, student, LONGER):
+        before = costs["lengths"].get(student, {}).get(LONGER, longer)
+        if longer and longer != before and row_folder(fold.outpath, student, LONGER).exists():
             raise UserError(
-                f"{benchmark.outpath / 'costs.json'}: {student} trained alone for {before:g} times the steps, not "
+                f"{fold.outpath / 'costs.json'}: {student} trained alone for {before:g} times the steps, not "
                 f"{longer:g}; give --longer {before:g}, or another --outpath"
             )
 
 
-def measure_networks(benchmark: Benchmark, students: Sequence[str], teacher: Segmenter, costs: Costs) -> None:
+def measure_networks(fold: Fold, students: Sequence[str], teacher: Segmenter, costs: Costs) -> None:
     """Fill in what teacher and students cost on this CPU."""
-    slices = open_slices(benchmark.data.train_data_path, teacher.dataset, teacher.label_map.name, "train")
+    data = fold.data
+    slices = open_slices(data.train_data_path, teacher.dataset, teacher.label_map.name, "train", data.splits)
     processor = {"threads": torch.get_num_threads(), "cpu": environment(torch.device("cpu"))["processor"]}
     costs["teacher"] = teacher.model
     for name in dict.fromkeys([teacher.model, *students]):
@@ -88,17 +106,17 @@ def measure_networks(benchmark: Benchmark, students: Sequence[str], teacher: Seg
             costs["networks"][name] = {**cost_on_slices(segmenter, slices), **processor}
 
 
-def measure_steps(benchmark: Benchmark, student: str, rows: Sequence[Row], costs: Costs) -> dict[str, dict[str, float]]:
+def measure_steps(fold: Fold, student: str, rows: Sequence[Row], costs: Costs) -> dict[str, dict[str, float]]:
     """Row -> what its step costs; saved after each, for they take a while. Rows that fail are left out."""
     steps: dict[str, dict[str, Any]] = costs["steps"].setdefault(student, {})
-    conditions = step_conditions(benchmark, student)
-    for row in [Row(UNDISTILLED), *rows]:
+    conditions = step_conditions(fold)
+    for row in {row.step: replace(row, name=row.step) for row in [Row(UNDISTILLED), *rows]}.values():
         before = steps.pop(row.name, {})
         if _measured_under(before, conditions):
             steps[row.name] = before
-        elif timed := time_step(benchmark, student, row):
+        elif timed := time_step(fold, student, row):
             steps[row.name] = {**timed, **conditions}
-            write_json(benchmark.outpath / "costs.json", costs)
+            write_json(fold.outpath / "costs.json", costs)
             print(f"timed: {student} {row.name}, {timed['ms']:.0f} ms a step, x {timed['ratio']:.2f}", flush=True)
     return steps
 
@@ -115,9 +133,9 @@ def cost_on_slices(segmenter: Segmenter, slices: SliceFolder) -> dict[str, Any]:
     return {**network_cost(segmenter), "slices_per_second": speed}
 
 
-def step_conditions(benchmark: Benchmark, student: str) -> dict[str, Any]:
+def step_conditions(fold: Fold) -> dict[str, Any]:
     """What a step's time depends on besides student and row."""
-    training = benchmark.training
+    training = fold.training
     device = choose_device(training.device)
     conditions = {
         "processor": environment(device)["processor"],
@@ -127,18 +145,18 @@ def step_conditions(benchmark: Benchmark, student: str) -> dict[str, Any]:
     return conditions | ({"threads": torch.get_num_threads()} if device.type == "cpu" else {})
 
 
-def time_step(benchmark: Benchmark, student: str, row: Row) -> dict[str, float]:
+def time_step(fold: Fold, student: str, row: Row) -> dict[str, float]:
     """ms of a training step on a batch of slices, its ratio to the undistilled step measured in turns with it, bytes.
 
     Empty where the row cannot be built or fails: its runs will show why.
     """
     try:
-        with logged(benchmark.outpath / "timing.log"):
-            device = choose_device(benchmark.training.device)
-            teacher, _ = load_segmenter(benchmark.tckpt, device)
-            seed = min(benchmark.steps_per_epoch)
+        with logged(fold.outpath / "timing.log"):
+            device = choose_device(fold.training.device)
+            teacher, _ = load_segmenter(fold.teacher, device)
+            seed = min(fold.steps_per_epoch)
             steps = {
-                each.name: TimedStep(run_options(benchmark, Run(student, each, seed, benchmark.outpath)), teacher)
+                each.name: TimedStep(run_options(Run(fold, student, each, seed)), teacher)
                 for each in (Row(UNDISTILLED), row)
             }
             step = steps[row.name]

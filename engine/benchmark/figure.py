@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Affine2D, Bbox
 
-from engine.benchmark.runs import LONGER, UNDISTILLED
+from engine.benchmark.rows import LONGER, UNDISTILLED
 
 Point = tuple[float, float, str]
 """Time of training, Dice and name of a row."""

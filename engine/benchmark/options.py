@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from engine.options import DataOptions, TrainingOptions
 from utils.cores import usable_cores
+from utils.errors import UserError
 from utils.numbers import NonNegative, NonNegativeInt, PositiveInt
 from utils.options import Parser, add_options, given_options, option, read_options
 
@@ -18,7 +19,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 LONGER_OF_PRESET = {"cpu": 2.0}
 """A length that isn't measured: the next launch gives the same tables."""
-OF_DATA = ("train_data_path", "test_data_path", "augment", "val_fraction")
+OF_THE_TEACHER = ("dataset", "task", "size", "crop", "window")
+"""Options of data that a given teacher has decided."""
+OF_DATA = ("train_data_path", "test_data_path", "augment", "val_fraction", *OF_THE_TEACHER)
 OF_TRAINING = ("steps", "epochs", "val_every", "batch_size", "lr", "amp", "pretrained", "workers", "device")
 ALIASES = {"teacher": "tckpt", "students": "smodel"}
 
@@ -27,7 +30,17 @@ ALIASES = {"teacher": "tckpt", "students": "smodel"}
 class BenchmarkOptions:
     """benchmark: what is compared, and where it goes"""
 
-    tckpt: Path = option(MISSING, "the teacher's checkpoint")
+    tckpt: Path | None = option(None, "the teacher's checkpoint", exclusive="teacher")
+    train_teacher: str | None = option(
+        None, "train this network first, as the students are, to be the teacher", exclusive="teacher", metavar="NETWORK"
+    )
+    teacher_steps: PositiveInt | None = option(None, "for how long (default: as long as the students)", metavar="STEPS")
+    folds: PositiveInt | None = option(
+        None,
+        "cross-validation by case, with a teacher for each of K folds of an archive cut with --slices all",
+        metavar="K",
+    )
+    fold: tuple[NonNegativeInt, ...] = option((), "only these folds, from 0 on (default: all)", metavar="FOLD")
     smodel: tuple[str, ...] = option(("resnet_18",), "students", metavar="NETWORK")
     methods: tuple[str, ...] = option(("hlfd",), "rows of the tables", nargs="*", metavar="METHOD[/METHOD...]")
     seeds: tuple[NonNegativeInt, ...] = option((0, 1, 2), "a training each", metavar="SEED")
@@ -37,7 +50,13 @@ class BenchmarkOptions:
         "long as the slowest method takes)",
         metavar="R",
     )
+    matched: Literal["steps", "time", "both"] = option(
+        "steps", "distilled rows train for as many steps as the undistilled one, or for the longer one's time"
+    )
     against: str = option("undistilled", "the row that gains are over", metavar="ROW")
+    also_test: tuple[Path, ...] = option(
+        (), "other data to score on, raw cases or slices, in tables of their own", metavar="DIR"
+    )
     unlabelled: tuple[Path, ...] = option((), "slices for rows such as kd/unlabelled", metavar="DIR")
     validation_only: bool = option(False, "score the validation cases: for choosing recipes")
     no_distances: bool = option(False, "leave HD95 out, about a second a case")
@@ -49,6 +68,18 @@ class BenchmarkOptions:
         "teachers of small slices; full: 120 epochs in batches of 8, a validation every 4, amp auto; flags override it",
     )
     jobs: PositiveInt = option(1, "runs at the same time; on a CPU each then has one thread")
+
+    def __post_init__(self) -> None:
+        if not (self.tckpt or self.train_teacher):
+            raise UserError("who is the teacher? give its checkpoint with --tckpt, or its network with --train_teacher")
+        if self.teacher_steps and not self.train_teacher:
+            raise UserError("--teacher_steps: the teacher is trained already; leave it out")
+        if self.folds and not self.train_teacher:
+            raise UserError("--folds: each fold needs a teacher that has not seen its test cases; give --train_teacher")
+        if self.folds == 1:
+            raise UserError("--folds 1: leaves no case to train on; give 2 or more, or leave it out")
+        if wrong := [fold for fold in self.fold if fold >= (self.folds or 0)]:
+            raise UserError(f"--fold {wrong[0]}: there are {self.folds or 0} folds, numbered from 0; see --folds")
 
     @property
     def longer_length(self) -> float | None:
@@ -66,6 +97,8 @@ def read_command(
     add_options(parser, TrainingOptions, OF_TRAINING, **dict.fromkeys(OF_TRAINING))
     args = parser.parse_args(words)
     benchmark = read_options(args, BenchmarkOptions)
+    if benchmark.tckpt and (decided := given_options(args, OF_THE_TEACHER)):
+        raise UserError(f"--{next(iter(decided))}: is the teacher's, which --tckpt names; leave it out")
     given = given_options(args, OF_TRAINING)
     preset = dict(PRESETS[benchmark.preset])
     if "steps" in given:

@@ -4,41 +4,45 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 
 from datasets.slices.slice_folder import SliceFolder, case_of, open_slices
 from datasets.slices.training_split import train_val_split
 from datasets.slices.unlabelled import held_out_cases, unlabelled_slices
+from engine.benchmark.elsewhere import name_other_data
+from engine.benchmark.folds import write_folds
 from engine.benchmark.options import BenchmarkOptions
-from engine.benchmark.runs import LONGER, UNDISTILLED, Benchmark, Row, distinct_rows, read_row
+from engine.benchmark.rows import LONGER, UNDISTILLED, Row, distinct_rows, read_row
+from engine.benchmark.runs import Fold
+from engine.benchmark.teachers import with_teacher
 from engine.device import choose_device
 from engine.options import DataOptions, TrainingOptions
-from engine.segmenter import Segmenter, load_segmenter
+from engine.segmenter import load_segmenter
 from engine.training.run import decide_data
 from networks import network_name
 from utils.errors import UserError
 from utils.fingerprint import fingerprint, fingerprint_weights
 
-Identity = Mapping[str, Any]
 
+class Prepared(NamedTuple):
+    """A benchmark's folds, students and rows; against: the row that gains are over."""
 
-@dataclass(frozen=True)
-class Prepared:
-    """A benchmark with its students and rows; against: the row that gains are over."""
-
-    benchmark: Benchmark
+    folds: tuple[Fold, ...]
     students: tuple[str, ...]
     rows: tuple[Row, ...]
     against: str
 
 
 def prepare(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions) -> Prepared:
-    """UserError for a row that cannot be trained, or data on which scores would not be honest."""
+    """Teachers that are not given are trained now.
+
+    UserError for a row that cannot be trained, or data on which scores would not be honest.
+    """
     students = tuple(dict.fromkeys(network_name(name) for name in options.smodel))
     rows = [read_row(word) for word in options.methods]
     if any(row.unlabelled for row in rows) and not options.unlabelled:
@@ -47,56 +51,90 @@ def prepare(options: BenchmarkOptions, data: DataOptions, training: TrainingOpti
     if against not in (UNDISTILLED, LONGER, *(row.name for row in rows)):
         raise UserError(f"--against {options.against}: is no row of this benchmark; name it in --methods too")
 
-    teacher, _ = load_segmenter(options.tckpt, torch.device("cpu"))
+    teacher = load_segmenter(options.tckpt, torch.device("cpu"))[0] if options.tckpt else None
     data = decide_data(data, teacher)
-    slices = open_slices(data.train_data_path, teacher.dataset, teacher.label_map.name, "train")
-    identity = identify(teacher, slices, data, options.validation_only)
-    rows, repeated = distinct_rows(rows, students, teacher.model, teacher.label_map.num_classes)
+    slices = open_slices(data.train_data_path, str(data.dataset), str(data.task), "train")
+    data = replace(data, task=slices.label_map.name)  # in the spelling of the data
+    model = teacher.model if teacher else network_name(str(options.train_teacher))
+    rows, repeated = distinct_rows(rows, students, model, slices.label_map.num_classes)
     for name, first in repeated.items():
         print(f"note: {name} is {first}, which has a row already", file=sys.stderr)
-    benchmark = Benchmark(
-        options.tckpt,
+    folds = []
+    for number, splits in find_divisions(options, slices, data.val_fraction):
+        fold = make_fold(options, replace(data, splits=splits), training, model, number)
+        if teacher is not None:
+            identity = {**fold.identity, "teacher": fingerprint_weights(teacher.network)}
+            folds.append(replace(fold, tckpt=options.tckpt, identity=identity))
+        else:
+            folds.append(with_teacher(fold, options.teacher_steps))
+    against = repeated.get(against, against)
+    of_equal_time = [row.equal_time() for row in rows]
+    if options.matched == "time" and against not in (UNDISTILLED, LONGER):
+        against = Row(against).equal_time().name
+    trained = {"steps": rows, "time": of_equal_time, "both": [*rows, *of_equal_time]}[options.matched]
+    return Prepared(tuple(folds), students, tuple(trained), against)
+
+
+def find_divisions(
+    options: BenchmarkOptions, slices: SliceFolder, val_fraction: float
+) -> list[tuple[int | None, Path | None]]:
+    """The number and the splits.json of each fold; (None, None) for the slices' own division."""
+    if options.folds is None:
+        return [(None, None)]
+    paths = write_folds(slices, options.folds, val_fraction, options.outpath / "folds")
+    return [(number, path) for number, path in enumerate(paths) if not options.fold or number in options.fold]
+
+
+def make_fold(
+    options: BenchmarkOptions, data: DataOptions, training: TrainingOptions, model: str, number: int | None
+) -> Fold:
+    """A fold as it is before its teacher; model: the teacher's."""
+    slices = open_slices(data.train_data_path, str(data.dataset), str(data.task), "train", data.splits)
+    scored = scored_case_names(slices, data, options.validation_only)
+    identity = {
+        "model": model,
+        "classes": slices.label_map.num_classes,
+        "dataset": slices.dataset,
+        "task": slices.label_map.name,
+        "window": None if data.window is None else list(data.window),
+        "size": data.size,
+        "crop": data.crop,
+        "slices": fingerprint([*slices.train, "", *slices.val_cases]),
+        "cases": fingerprint(scored),
+    }
+    return Fold(
+        number,
+        None,
         options.outpath,
         data,
         training,
-        count_steps_per_epoch(slices, data.val_fraction, training.batch_size, options.seeds),
+        count_steps_per_epoch(slices, data.val_fraction, training.batch_size, {0, *options.seeds}),
         identity,
         options.validation_only,
         distances=not options.no_distances,
         threads=1 if options.jobs > 1 and choose_device(training.device).type == "cpu" else 0,
         unlabelled=options.unlabelled,
         unlabelled_identity=identify_unlabelled(options.unlabelled, slices, data.test_data_path),
+        also_test=name_other_data(options.also_test),
     )
-    return Prepared(benchmark, students, tuple(rows), repeated.get(against, against))
 
 
-def identify(teacher: Segmenter, slices: SliceFolder, data: DataOptions, validation_only: bool) -> Identity:
-    """What runs must share to be compared; UserError where scoring would not be honest. slices: to train on."""
-    scored = slices.val_cases
-    if not validation_only:
-        test_path = data.test_data_path or data.train_data_path
-        test = open_slices(test_path, teacher.dataset, teacher.label_map.name, "test")
-        scored = list(test.cases)
-        learnt = {*slices.val_cases, *(case_of(name)[0] for name in slices.train)}
-        if seen := sorted(learnt & set(scored)):
-            raise UserError(
-                f"{test.folder}: {len(seen)} of its {len(scored)} cases train or choose the students ({seen[0]}, ...); "
-                "cut the slices with --test_fraction, or give --test_data_path"
-            )
-    elif not scored:
-        raise UserError(f"{slices.folder}: has no validation cases set apart; cut the slices with --val_fraction")
-    return {
-        "teacher": fingerprint_weights(teacher.network),
-        "model": teacher.model,
-        "classes": teacher.label_map.num_classes,
-        "dataset": teacher.dataset,
-        "task": teacher.label_map.name,
-        "window": None if teacher.window is None else list(teacher.window),
-        "size": teacher.frame.size,
-        "crop": teacher.frame.crop,
-        "slices": fingerprint([*slices.train, "", *slices.val_cases]),
-        "cases": fingerprint(scored),
-    }
+def scored_case_names(slices: SliceFolder, data: DataOptions, validation_only: bool) -> list[str]:
+    """The cases that score the students; UserError where that would not be honest. slices: to train on."""
+    if validation_only:
+        if not slices.val_cases:
+            raise UserError(f"{slices.folder}: has no validation cases set apart; cut the slices with --val_fraction")
+        return slices.val_cases
+    if slices.split is not None:
+        return slices.test_cases
+    test = open_slices(data.test_data_path or data.train_data_path, slices.dataset, slices.label_map.name, "test")
+    learnt = {*slices.val_cases, *(case_of(name)[0] for name in slices.train)}
+    if seen := sorted(learnt & set(test.cases)):
+        raise UserError(
+            f"{test.folder}: {len(seen)} of its {len(test.cases)} cases train or choose the students ({seen[0]}, ...); "
+            "cut the slices with --test_fraction, give --test_data_path, or cross-validate with --folds"
+        )
+    return list(test.cases)
 
 
 def identify_unlabelled(folders: Sequence[Path], slices: SliceFolder, test_folder: Path | None) -> str | None:
@@ -108,7 +146,7 @@ def identify_unlabelled(folders: Sequence[Path], slices: SliceFolder, test_folde
 
 
 def count_steps_per_epoch(
-    slices: SliceFolder, val_fraction: float, batch_size: int, seeds: Sequence[int]
+    slices: SliceFolder, val_fraction: float, batch_size: int, seeds: Iterable[int]
 ) -> dict[int, int]:
     """Seed -> the steps of an epoch of labelled slices alone."""
     counts = {seed: len(train_val_split(slices, val_fraction, seed)[0]) for seed in seeds}

@@ -1,8 +1,8 @@
 """Whether one method beats another: paired over cases and seeds.
 
-Scores are float arrays [seeds, cases], NaN where a score is undefined. A case counts once, with its mean over seeds,
-because runs of several seeds on one case are not independent observations. A score that is undefined on either side
-is left out on both.
+Scores are float arrays [seeds, cases], NaN where a score is undefined; with folds one for each, of different cases and
+different trainings. A case counts once, with its mean over seeds, because runs of several seeds on one case are not
+independent observations. A score that is undefined on either side is left out on both.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Comparison:
     cases: int
 
 
-def compare(method: ScoreArray, baseline: ScoreArray, seed: int = 0) -> Comparison:
-    """A method against its baseline, both [seeds, cases] of the same seeds and cases in the same order."""
-    differences = method - baseline
-    by_case = mean_over_seeds(differences)
+def compare(method: Sequence[ScoreArray], baseline: Sequence[ScoreArray], seed: int = 0) -> Comparison:
+    """A method against its baseline, both a [seeds, cases] for each fold, with the same seeds and cases in order."""
+    differences = [of_method - of_baseline for of_method, of_baseline in zip(method, baseline, strict=True)]
+    by_case = np.concatenate([mean_over_seeds(of_fold) for of_fold in differences])
     gain = float(by_case.mean()) if len(by_case) else np.nan
     return Comparison(gain, *bootstrap_interval(differences, seed), signed_rank_p(by_case), len(by_case))
 
@@ -50,33 +50,41 @@ def mean_over_seeds(scores: ScoreArray) -> ScoreArray:
 
 
 def bootstrap_interval(
-    differences: ScoreArray, seed: int = 0, resamples: int = RESAMPLES, level: float = 0.95
+    differences: Sequence[ScoreArray], seed: int = 0, resamples: int = RESAMPLES, level: float = 0.95
 ) -> tuple[float, float]:
     """Percentile interval of the mean over cases of the mean over seeds; NaN, NaN where nothing is defined.
 
-    A resample draws seeds and cases with replacement, independently of each other, because every seed is scored on
-    every case: A. B. Owen: The Pigeonhole Bootstrap, Annals of Applied Statistics 1(2), 2007 (arXiv 0712.1111). It
-    draws one fewer than there are, because a resample of n has only (n - 1) / n of the variance, two thirds with three
-    seeds: J. N. K. Rao, C. F. J. Wu: Resampling Inference With Complex Survey Data, Journal of the American
-    Statistical Association 83(401), 1988. With one seed the interval covers the choice of cases only.
+    differences: [seeds, cases] of each fold. A resample draws seeds and cases of a fold with replacement, independently
+    of each other, because every seed is scored on every case: A. B. Owen: The Pigeonhole Bootstrap, Annals of Applied
+    Statistics 1(2), 2007 (arXiv 0712.1111). It draws one fewer than there are, because a resample of n has only
+    (n - 1) / n of the variance, two thirds with three seeds: J. N. K. Rao, C. F. J. Wu: Resampling Inference With
+    Complex Survey Data, Journal of the American Statistical Association 83(401), 1988. Folds are strata, as there: each
+    keeps its share of the cases. With one seed the interval covers the choice of cases only.
     """
-    seeds, cases = differences.shape
-    defined = ~np.isnan(differences)
-    if not defined.any():
-        return np.nan, np.nan
     draws = generator(seed, "bootstrap")
+    sums, totals = np.zeros(resamples), np.zeros(resamples)
+    for of_fold in differences:
+        weights, means = resample(of_fold, draws, resamples)
+        share = of_fold.shape[1] / max(1, of_fold.shape[1] - 1)
+        sums += share * (weights * means).sum(axis=1)
+        totals += share * weights.sum(axis=1)
+    kept = totals > 0
+    if not kept.any():
+        return np.nan, np.nan
+    low, high = np.quantile(sums[kept] / totals[kept], [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def resample(differences: ScoreArray, draws: np.random.Generator, resamples: int) -> tuple[ScoreArray, ScoreArray]:
+    """How often each case was drawn and its mean over the drawn seeds, both [resamples, cases]; 0 where undefined."""
+    defined = ~np.isnan(differences)
     drawn_seeds, drawn_cases = (
-        draws.multinomial(max(1, count - 1), np.full(count, 1 / count), resamples) for count in (seeds, cases)
+        draws.multinomial(max(1, count - 1), np.full(count, 1 / count), resamples) for count in differences.shape
     )
     sums = drawn_seeds @ np.where(defined, differences, 0.0)
     counts = drawn_seeds @ defined.astype(float)
     means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
-    weights = drawn_cases * (counts > 0)
-    total = weights.sum(axis=1)
-    kept = total > 0
-    resampled = (weights * means).sum(axis=1)[kept] / total[kept]
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return drawn_cases * (counts > 0), means
 
 
 def signed_rank_p(differences: ScoreArray) -> float:

@@ -4,76 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from engine.benchmark.runs import LONGER, UNDISTILLED
-from engine.benchmark.statistics import Comparison, compare, holm
+from engine.benchmark.results import LEAST_LEAD, Compared, RowResults, best_row, find_row, lead
+from engine.benchmark.rows import LONGER, UNDISTILLED, step_name
+from engine.benchmark.statistics import Comparison
 from engine.cost import format_size
 from engine.evaluation.summaries import case_means
 from engine.reporting import format_mean_std, format_number
 
-
-@dataclass
-class RowResults:
-    """The finished runs of one row and one student; results: seed (None: the teacher's) -> content of result.json."""
-
-    student: str
-    name: str
-    results: dict[Any, dict[str, Any]]
-
-    def scores(self, metric: str) -> pd.DataFrame:
-        """Seeds x cases, NaN where undefined or not available."""
-        means = {seed: case_means(result["rows"], metric) for seed, result in self.results.items()}
-        return pd.DataFrame.from_dict(means, orient="index", dtype=float)
-
-    def seed_means(self, metric: str) -> pd.Series:
-        """Of each seed: the mean over cases, where defined."""
-        return self.scores(metric).mean(axis="columns")
+METRICS_OF_RUNS = ("dice", "argmax_dice", "ece", "hd95_mm", "slice_dice")
 
 
-def find_row(rows: Sequence[RowResults], name: str) -> RowResults | None:
-    return next((row for row in rows if row.name == name), None)
-
-
-def best_row(rows: Sequence[RowResults]) -> RowResults:
-    """The one with the highest mean Dice."""
-    return max(rows, key=lambda row: np.nan_to_num(row.seed_means("dice").mean(), nan=-1.0))
-
-
-def compare_rows(row: RowResults, base: RowResults) -> Comparison | None:
-    """Over the seeds that both have; None if there are none."""
-    seeds = sorted(row.results.keys() & base.results.keys())
-    if not seeds:
-        return None
-    return compare(row.scores("dice").loc[seeds].to_numpy(), base.scores("dice").loc[seeds].to_numpy())
-
-
-def comparisons(rows: Sequence[RowResults], against: str = UNDISTILLED) -> dict[str, Comparison]:
-    """Row -> its comparison with the row `against`; p after Holm's correction."""
-    base = find_row(rows, against)
-    compared = {row.name: compare_rows(row, base) for row in rows if base and row is not base}
-    found = {name: comparison for name, comparison in compared.items() if comparison}
-    corrected = holm([comparison.p for comparison in found.values()])
-    return {name: replace(comparison, p=p) for (name, comparison), p in zip(found.items(), corrected, strict=True)}
-
-
-def score_table(rows: Sequence[RowResults], teacher: RowResults, against: str = UNDISTILLED) -> pd.DataFrame:
-    """The teacher, then a line for each row."""
-    compared = comparisons(rows, against)
-    base = find_row(rows, against)
-    lead = (teacher.scores("dice").iloc[0] - base.scores("dice")).mean().mean() if base else math.nan
+def score_table(
+    rows: Sequence[RowResults], teacher: RowResults, compared: Compared, against: str = UNDISTILLED
+) -> pd.DataFrame:
+    """The teacher, then a line for each row of a student; compared: with its row `against`."""
+    of_teacher = lead(teacher, find_row(rows, against))
     lines = [
         {
             "method": f"teacher, {row.student}" if row is teacher else row.name,
             "Dice": _mean_std(row, "dice"),
-            **_gain_cells(compared.get(row.name), lead),
+            **_gain_cells(compared.get((row.student, row.name)), of_teacher),
+            "Dice by argmax": _mean_std(row, "argmax_dice"),
+            "volume": _volume(row),
+            "ECE": format_number(row.seed_means("ece").mean(), ".4f"),
             "HD95 mm": _distance(row.scores("hd95_mm")),
             "slice-protocol Dice": _mean_std(row, "slice_dice"),
-            "seeds": "" if row is teacher else str(len(row.results)),
+            "gradient": "" if row is teacher else _gradient(row),
+            "runs": "" if row is teacher else str(len(row.results)),
             "false alarms": _false_alarms(row),
         }
         for row in (teacher, *rows)
@@ -81,16 +43,35 @@ def score_table(rows: Sequence[RowResults], teacher: RowResults, against: str = 
     return drop_empty_columns(pd.DataFrame(lines))
 
 
-def _gain_cells(compared: Comparison | None, lead: float) -> dict[str, str]:
-    """lead: the teacher's, over what the row is compared with."""
+def _gain_cells(compared: Comparison | None, of_teacher: float) -> dict[str, str]:
+    """of_teacher: its lead over what the row is compared with."""
     if compared is None:
         return dict.fromkeys(("gain", "95 % interval", "p", "gap closed"), "")
     return {
         "gain": format_gain(compared.gain),
         "95 % interval": format_interval(compared),
         "p": format_p(compared.p),
-        "gap closed": f"{round(100 * compared.gain / lead)} %" if lead > 0 else "n/a",
+        "gap closed": f"{round(100 * compared.gain / of_teacher)} %" if of_teacher >= LEAST_LEAD else "n/a",
     }
+
+
+def volume_ratio(entries: Sequence[Mapping[str, Any]]) -> float:
+    """All predicted voxels to all reference voxels; NaN without any of the latter."""
+    predicted, reference = (sum(entry[f"{of}_voxels"] for entry in entries) for of in ("predicted", "reference"))
+    return predicted / reference if reference else math.nan
+
+
+def _volume(row: RowResults) -> str:
+    ratios = [volume_ratio(result["rows"]) for result in row.results.values()]
+    return format_number(float(np.mean(ratios)), ".2f")
+
+
+def _gradient(row: RowResults) -> str:
+    """The median over trainings of the distillation's gradient in the segmentation loss's, at the start and the end."""
+    shares = [result["gradient_share"] for result in row.results.values() if result["gradient_share"]]
+    if not shares:
+        return ""
+    return " → ".join(f"{np.median([share[place] for share in shares]):.2g}" for place in ("start", "end"))
 
 
 def _false_alarms(row: RowResults) -> str:
@@ -101,10 +82,10 @@ def _false_alarms(row: RowResults) -> str:
 
 
 def _distance(scores: pd.DataFrame) -> str:
-    """The mean over seeds of the mean over cases; the share of defined ones where that is not all."""
-    defined = int(scores.count().sum())
-    text = format_number(scores.mean(axis="columns").mean(), ".1f")
-    return text if defined in (0, scores.size) else f"{text} ({defined}/{scores.size})"
+    """The mean over trainings of the mean over cases; the share of defined ones where that is not all."""
+    defined, scored = int(scores.count().sum()), scores.shape[1] * len(scores.groupby("seed"))
+    text = format_number(scores.groupby("seed").mean().mean(axis="columns").mean(), ".1f")
+    return text if defined in (0, scored) else f"{text} ({defined}/{scored})"
 
 
 def cost_table(rows: Sequence[RowResults], steps: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
@@ -112,7 +93,7 @@ def cost_table(rows: Sequence[RowResults], steps: Mapping[str, Mapping[str, floa
     undistilled_ms = steps.get(UNDISTILLED, {}).get("ms", math.nan)
     lines = []
     for row in rows:
-        step = steps.get(UNDISTILLED if row.name == LONGER else row.name, {})
+        step = steps.get(step_name(row.name), {})
         ratio = step.get("ratio", math.nan)
         runs = pd.DataFrame(row.results.values(), columns=["seconds", "preparation_s", "steps"], dtype=float)
         cells = {
@@ -151,29 +132,49 @@ def run_lines(rows: Sequence[RowResults], costs: Mapping[str, Any]) -> list[dict
     kept = ("best_validation_dice", "steps", "step_ms", "seconds", "preparation_s")
     lines = []
     for row in rows:
-        means = {metric: row.seed_means(metric) for metric in ("dice", "hd95_mm", "slice_dice")}
-        for seed, result in row.results.items():
-            scores = {metric: float(values[seed]) for metric, values in means.items()}
-            run = {"student": row.student, "method": row.name, "seed": seed, "cases": len(case_means(result["rows"]))}
-            time = {"training_time": training_time(row, costs)}
-            lines.append({**run, **scores, **{name: result[name] for name in kept}, **time})
+        scores = {metric: row.scores(metric).mean(axis="columns") for metric in METRICS_OF_RUNS}
+        for (fold, seed), result in row.results.items():
+            shares = {f"gradient_{place}": result["gradient_share"].get(place) for place in ("start", "end")}
+            elsewhere = {f"{data} dice": mean_of_cases(entries) for data, entries in result["also"].items()}
+            lines.append(
+                {
+                    "student": row.student, "method": row.name, "fold": fold, "seed": seed,
+                    "cases": len(case_means(result["rows"])),
+                    **{metric: float(values[fold, seed]) for metric, values in scores.items()},
+                    "volume": volume_ratio(result["rows"]),
+                    **{name: result[name] for name in kept},
+                    "training_time": training_time(row, costs), **shares, **elsewhere,
+                }
+            )  # fmt: skip
     return lines
+
+
+def mean_of_cases(entries: Sequence[dict[str, Any]]) -> float:
+    """The mean per-case Dice, where defined."""
+    return float(np.nanmean(list(case_means(entries).values())))
 
 
 def training_time(row: RowResults, costs: Mapping[str, Any]) -> float:
     """The time of one of the row's runs in undistilled runs; NaN where no step was measured."""
-    if row.name == LONGER:
-        return float(costs["longer"].get(row.student, math.nan))
-    return float(costs["steps"].get(row.student, {}).get(row.name, {}).get("ratio", math.nan))
+    if row.name == UNDISTILLED:
+        return 1.0
+    length = costs["lengths"].get(row.student, {}).get(row.name, math.nan if row.name == LONGER else 1.0)
+    ratio = 1.0 if row.name == LONGER else costs["steps"].get(row.student, {}).get(step_name(row.name), {}).get("ratio")
+    return float(length * ratio) if ratio else math.nan
 
 
 def case_lines(rows: Sequence[RowResults]) -> list[dict[str, Any]]:
-    """A line of cases.csv for each run, case and region; empty is undefined or not available."""
+    """A line of cases.csv for each run, case and region; empty is undefined or not available.
+
+    data: the name of other data than its own.
+    """
     return [
-        {"student": row.student, "method": row.name, "seed": seed, **{k: v for k, v in entry.items() if k != "seconds"}}
+        {"student": row.student, "method": row.name, "fold": fold, "seed": seed, "data": data}
+        | {name: value for name, value in entry.items() if name != "seconds"}
         for row in rows
-        for seed, result in row.results.items()
-        for entry in result["rows"]
+        for (fold, seed), result in row.results.items()
+        for data, entries in {"": result["rows"], **result["also"]}.items()
+        for entry in entries
     ]
 
 

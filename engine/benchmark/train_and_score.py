@@ -6,20 +6,19 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import numpy as np
 import torch
 
 from datasets.labelled_cases import cases_in_slices
 from datasets.slices.slice_folder import SliceFolder, open_slices
-from engine.benchmark.runs import RESULTS_FORMAT, Benchmark, Run, run_options, settings
+from distillation.distiller import Distiller
+from engine.benchmark.elsewhere import score_elsewhere
+from engine.benchmark.runs import Fold, Run, run_options, settings
 from engine.benchmark.workers import run_all
 from engine.device import choose_device, environment
-from engine.evaluation.evaluate import cases_seen_in_training
 from engine.evaluation.score import RegionScores, score_cases
 from engine.evaluation.summaries import case_means
 from engine.segmenter import Segmenter, load_segmenter
@@ -27,11 +26,11 @@ from engine.training.run import make_trainer, train
 from utils.files import make_folder, read_json, write_json
 
 
-def train_and_score_all(benchmark: Benchmark, runs: Sequence[Run], jobs: int) -> list[str]:
+def train_and_score_all(runs: Sequence[Run], jobs: int) -> list[str]:
     """What went wrong in each run that failed; prints a line for each run that ends."""
     failures = []
     started = monotonic()
-    outcomes = run_all(runs, partial(train_and_score, benchmark), jobs)
+    outcomes = run_all(runs, train_and_score, jobs)
     try:
         for done, (each, failure) in enumerate(outcomes, 1):
             name = f"{each.student} {each.row.name}"
@@ -42,7 +41,8 @@ def train_and_score_all(benchmark: Benchmark, runs: Sequence[Run], jobs: int) ->
                 minutes = (monotonic() - started) / done * (len(runs) - done) / 60
                 dice = read_json(each.folder / "result.json")["dice"]
                 outcome = f"Dice {dice:.4f}, about {minutes:.0f} min left"
-            print(f"[{done}/{len(runs)}] {name}, seed {each.seed}: {outcome}", flush=True)
+            fold = "" if each.fold.number is None else f"fold {each.fold.number}, "
+            print(f"[{done}/{len(runs)}] {name}, {fold}seed {each.seed}: {outcome}", flush=True)
     except KeyboardInterrupt:
         print("interrupted: the same command continues where it stopped", file=sys.stderr)
         raise
@@ -51,76 +51,70 @@ def train_and_score_all(benchmark: Benchmark, runs: Sequence[Run], jobs: int) ->
     return failures
 
 
-def train_and_score(benchmark: Benchmark, run: Run) -> None:
-    """Train, or continue training, then score best.ckpt and write result.json; what was printed is in train.log."""
-    use_threads(benchmark)
+def train_and_score(run: Run) -> None:
+    """Train, or continue training, then score best.ckpt and write result.json; what was printed is in train.log.
+
+    A run that has its result is only scored on other data, where that is missing.
+    """
+    use_threads(run.fold)
     make_folder(run.folder)
+    device = choose_device(run.fold.training.device)
     with logged(run.folder / "train.log"):
-        wanted = settings(benchmark, run)
-        write_json(run.folder / "settings.json", wanted)
-        options = run_options(benchmark, run)
-        device = choose_device(options.training.device)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        teacher = load_segmenter(benchmark.tckpt, device)[0] if run.row.methods else None
-        trainer = train(make_trainer(options, teacher))
-        # A run that was interrupted when only its scores were missing has no step to time.
-        stopwatch, progress = trainer.stopwatch, trainer.progress
-        step = stopwatch.seconds / stopwatch.steps if stopwatch.steps else None
-        del trainer, teacher
-        segmenter, _ = load_segmenter(run.folder / "best.ckpt", device)
-        rows = score(benchmark, segmenter)
-        result = {
-            **wanted,
-            "dice": float(np.nanmean(list(case_means(rows).values()))),
-            "step_ms": None if step is None else 1000 * step,
-            "seconds": None if step is None else step * wanted["steps"],
-            "preparation_s": progress.preparation,
-            "best_validation_dice": progress.best,
-            "environment": environment(device),
-            "rows": rows,
-        }
-        write_json(run.folder / "result.json", result)
-        for unneeded in (run.folder / "last.ckpt", *run.folder.glob("checkpoint_*.ckpt")):
-            unneeded.unlink(missing_ok=True)
+        if not (run.folder / "result.json").exists():
+            train_run(run, device)
+        score_elsewhere(run.fold, run.folder, device)
 
 
-def scored_cases(benchmark: Benchmark, segmenter: Segmenter) -> tuple[SliceFolder, list[str]]:
+def train_run(run: Run, device: torch.device) -> None:
+    """Train the student and score it on its own data."""
+    fold, wanted = run.fold, settings(run)
+    write_json(run.folder / "settings.json", wanted)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    teacher = load_segmenter(fold.teacher, device)[0] if run.row.methods else None
+    trainer = train(make_trainer(run_options(run), teacher))
+    # A run that was interrupted when only its scores were missing has no step to time.
+    stopwatch, progress, task = trainer.stopwatch, trainer.progress, trainer.task
+    step = stopwatch.seconds / stopwatch.steps if stopwatch.steps else None
+    shares = task.gradient_share.shares() if isinstance(task, Distiller) else {}
+    del trainer, teacher, task
+    segmenter, _ = load_segmenter(run.folder / "best.ckpt", device)
+    rows = score(fold, segmenter)
+    result = {
+        **wanted,
+        "dice": float(np.nanmean(list(case_means(rows).values()))),
+        "gradient_share": shares,
+        "step_ms": None if step is None else 1000 * step,
+        "seconds": None if step is None else step * wanted["steps"],
+        "preparation_s": progress.preparation,
+        "best_validation_dice": progress.best,
+        "environment": environment(device),
+        "rows": rows,
+    }
+    write_json(run.folder / "result.json", result)
+    for unneeded in (run.folder / "last.ckpt", *run.folder.glob("checkpoint_*.ckpt")):
+        unneeded.unlink(missing_ok=True)
+
+
+def scored_cases(fold: Fold, segmenter: Segmenter) -> tuple[SliceFolder, list[str]]:
     """The slices to score on, and which of their cases."""
-    split = "train" if benchmark.validation_only else "test"
-    data = benchmark.data
-    path = data.train_data_path if benchmark.validation_only else data.test_data_path
-    slices = open_slices(path or data.train_data_path, segmenter.dataset, segmenter.label_map.name, split)
-    return slices, slices.val_cases if benchmark.validation_only else list(slices.cases)
+    part = "train" if fold.validation_only else "test"
+    data = fold.data
+    path = data.train_data_path if fold.validation_only else data.test_data_path
+    slices = open_slices(path or data.train_data_path, segmenter.dataset, segmenter.label_map.name, part, data.splits)
+    return slices, slices.val_cases if fold.validation_only else slices.test_cases
 
 
-def score(benchmark: Benchmark, segmenter: Segmenter) -> list[RegionScores]:
+def score(fold: Fold, segmenter: Segmenter) -> list[RegionScores]:
     """The test cases, or the validation cases, by both protocols, as result.json keeps them."""
-    cases = cases_in_slices(*scored_cases(benchmark, segmenter), segmenter.window)
-    return score_cases(segmenter, cases, distances=benchmark.distances, slice_protocol=True).joined()
+    cases = cases_in_slices(*scored_cases(fold, segmenter), segmenter.window)
+    return score_cases(segmenter, cases, distances=fold.distances, slice_protocol=True).joined()
 
 
-def score_teacher(benchmark: Benchmark) -> dict[str, Any]:
-    """The teacher's rows on the same cases, which of these it has seen, which lack slices: kept in teacher.json."""
-    path = benchmark.outpath / "teacher.json"
-    scored = {"validation_only": benchmark.validation_only, "distances": benchmark.distances}
-    wanted = {"format": RESULTS_FORMAT, **benchmark.identity, **scored}
-    if path.exists() and (earlier := read_json(path))["settings"] == wanted:
-        return dict(earlier)
-    segmenter, content = load_segmenter(benchmark.tckpt, choose_device(benchmark.training.device))
-    rows = score(benchmark, segmenter)
-    seen = cases_seen_in_training(content, case_means(rows))
-    slices, cases = scored_cases(benchmark, segmenter)
-    incomplete = [case for case in cases if not slices.complete(case)]
-    result = {"settings": wanted, "seen_in_training": seen, "incomplete": incomplete, "rows": rows}
-    write_json(path, result)
-    return result
-
-
-def use_threads(benchmark: Benchmark) -> None:
+def use_threads(fold: Fold) -> None:
     """As many as each run is to have; scores depend on it in their last digits."""
-    if benchmark.threads:
-        torch.set_num_threads(benchmark.threads)
+    if fold.threads:
+        torch.set_num_threads(fold.threads)
 
 
 @contextmanager

@@ -38,17 +38,22 @@ def test_run(run: RunOptions, given: Mapping[str, str | None]) -> None:
     path = folder / "best.ckpt"
     segmenter, checkpoint = load_segmenter(path, choose_device(run.training.device))
     _refuse_another(folder, given, segmenter)
-    slices = open_slices(run.data.test_data_path, segmenter.dataset, segmenter.label_map.name, "test")
+    data = run.data
+    test_path = data.test_data_path or (data.train_data_path if data.splits else None)
+    slices = open_slices(test_path, segmenter.dataset, segmenter.label_map.name, "test", data.splits)
     print(f"{path}: {segmenter.model} for task {segmenter.label_map.name} of {segmenter.dataset}", flush=True)
     cases = progress(
-        cases_in_slices(slices, slices.cases, segmenter.window), "testing", total=len(slices.cases), unit="case"
+        cases_in_slices(slices, slices.test_cases, segmenter.window),
+        "testing",
+        total=len(slices.test_cases),
+        unit="case",
     )
     scores = score_cases(segmenter, cases, batch_size=run.training.batch_size, slice_protocol=True)
     volumes, published = summarise(scores.volumes), summarise(scores.slice_protocol, PUBLISHED_METRICS)
     result = {
         "archived slices": volumes,
         "slice protocol": published,
-        "seen_in_training": cases_seen_in_training(checkpoint, slices.cases),
+        "seen_in_training": cases_seen_in_training(checkpoint, slices.test_cases),
         "model": segmenter.model,
         "dataset": segmenter.dataset,
         "task": segmenter.label_map.name,
@@ -58,8 +63,8 @@ def test_run(run: RunOptions, given: Mapping[str, str | None]) -> None:
     write_csv(folder / "test.csv", scores.volumes)
     write_csv(folder / "test_published.csv", scores.slice_protocol)
     write_json(folder / "test.json", result)
-    complete = sum(slices.complete(name) for name in slices.cases)
-    print(f"archived slices of {len(slices.cases)} cases, {complete} of them complete\n{format_summary(volumes)}")
+    complete = sum(slices.complete(name) for name in slices.test_cases)
+    print(f"archived slices of {len(slices.test_cases)} cases, {complete} of them complete\n{format_summary(volumes)}")
     print(f"slice protocol, as published\n{format_summary(published)}")
 
 

@@ -83,7 +83,7 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None) -> Trainer:
     if training.resume and not begun:
         raise UserError(f"nothing to resume in {run.folder}; leave --resume out")
     device = choose_device(training.device)
-    slices = open_slices(data.train_data_path, str(data.dataset), str(data.task), "train")
+    slices = open_slices(data.train_data_path, str(data.dataset), str(data.task), "train", data.splits)
     data = replace(data, task=slices.label_map.name)  # in the spelling of the data
     names, val_cases = cases_for_training(slices, data.val_fraction, training.seed)
     unlabelled = find_unlabelled(run, slices, names, val_cases)

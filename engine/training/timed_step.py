@@ -19,7 +19,8 @@ class TimedStep:
         batch = next(iter(self.trainer.loader))
         self.trainer.task.train()
         self.trainer.task.prepare([batch])
-        self.trainer.task.before_step(0, self.trainer.schedule.steps)
+        # In the middle of the training, for its first and last steps also measure gradients.
+        self.trainer.task.before_step(self.trainer.schedule.steps // 2, self.trainer.schedule.steps)
         self.device = self.trainer.precision.device
         self.batch = batch.to(self.device)
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import runpy
-import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,48 +15,18 @@ from datasets.labelled_cases import cases_in_slices
 from datasets.slices.slice_folder import SliceFolder
 from distillation import METHODS
 from distillation.method import Method
-from engine.benchmark.runs import LONGER, UNDISTILLED
+from engine.benchmark.rows import LONGER, UNDISTILLED
 from engine.evaluation.score import score_case
 from engine.evaluation.summaries import mean_dice
 from engine.segmenter import Segmenter, load_segmenter
-from networks import NETWORKS
 from networks.contract import Features
-from tests.paths import ROOT
-from tests.small import SmallNetwork, equal_states, write_bare_archive
+from tests.engine.benchmark.tiny import TRAINING, Command, table, tiny_teacher
+from tests.small import equal_states, write_bare_archive
 from utils.batch import Batch
 from utils.errors import UserError
 from utils.files import read_json, write_json
 
-TRAINING = ("--steps", 2, "--batch_size", 4, "--lr", 0.01, "--device", "cpu")
 BENCHMARK = ("--smodel", "tiny", "--seeds", 1, 0, "--longer", 1.5, "--no_distances", *TRAINING)
-
-Command = Callable[..., None]
-
-
-def tiny(classes: int, pretrained: bool) -> SmallNetwork:
-    return SmallNetwork(classes)
-
-
-def tiny_teacher(classes: int, pretrained: bool) -> SmallNetwork:
-    return SmallNetwork(classes, width=6)
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Command]:
-    """Runs a script in this process, as if its words had been typed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(NETWORKS, "tiny", "tests.engine.benchmark.test_benchmark:tiny")
-        patch.setitem(NETWORKS, "tiny_teacher", "tests.engine.benchmark.test_benchmark:tiny_teacher")
-        patch.setenv("TQDM_DISABLE", "1")
-        patch.syspath_prepend(ROOT / "scripts")
-
-        def command(script: str, *words: object) -> None:
-            patch.setattr("sys.argv", [script, *map(str, words)])
-            runpy.run_path(str(ROOT / script))["main"]()
-
-        before = signal.getsignal(signal.SIGTERM)
-        yield command
-        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +57,6 @@ def bench(data: Path, run: Command) -> Path:
     """A finished benchmark of one student, one method and two seeds."""
     run("scripts/benchmark.py", *words(data, "bench", "hlfd"))
     return data / "bench"
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def scores(out: Path) -> str:
@@ -161,14 +122,14 @@ def test_training_alone_takes_as_long_as_the_slowest_method(
 ) -> None:
     ratios = {UNDISTILLED: 1.0, "hlfd": 1.41, "kd": 1.2}
 
-    def timed(benchmark: Any, student: str, row: Any) -> dict[str, float]:
+    def timed(fold: Any, student: str, row: Any) -> dict[str, float]:
         return {"ms": 10.0 * ratios[row.name], "ratio": ratios[row.name], "memory": 2.0**20}
 
     monkeypatch.setattr("engine.benchmark.costs.time_step", timed)
     where = ("--tckpt", data / "teacher.ckpt", "--train_data_path", data / "slices", "--outpath", data / "timed")
     length = ("--smodel", "tiny", "--seeds", 0, "--no_distances", "--preset", "full", *TRAINING)
     run("scripts/benchmark.py", *where, *length, "--methods", "hlfd", "kd")
-    assert read_json(data / "timed" / "costs.json")["longer"] == {"tiny": 1.5}
+    assert read_json(data / "timed" / "costs.json")["lengths"] == {"tiny": {LONGER: 1.5}}
     runs = table(data / "timed" / "results.csv")
     assert [row["steps"] for row in runs if row["method"] == LONGER] == ["3"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.benchmark.options import read_command
-from engine.benchmark.runs import distinct_rows, read_row
+from engine.benchmark.rows import distinct_rows, read_row
 from utils.errors import UserError
 
 

@@ -24,7 +24,7 @@ def test_the_interval_is_that_of_all_resamples(level: float) -> None:
         for cases in product(range(4), repeat=3)
     ]
     expected = np.quantile(everything, [(1 - level) / 2, (1 + level) / 2])
-    assert bootstrap_interval(differences, level=level, resamples=40_000) == pytest.approx(tuple(expected), abs=0.03)
+    assert bootstrap_interval([differences], level=level, resamples=40_000) == pytest.approx(tuple(expected), abs=0.03)
 
 
 def test_resamples_leave_undefined_scores_out() -> None:
@@ -35,7 +35,7 @@ def test_resamples_leave_undefined_scores_out() -> None:
         columns = [column[~np.isnan(column)].mean() for column in drawn.T if not np.isnan(column).all()]
         everything += [np.mean(columns)] if columns else []
     expected = np.quantile(everything, [0.1, 0.9])
-    assert bootstrap_interval(differences, level=0.8, resamples=40_000) == pytest.approx(tuple(expected), abs=0.01)
+    assert bootstrap_interval([differences], level=0.8, resamples=40_000) == pytest.approx(tuple(expected), abs=0.01)
 
 
 def test_seeds_that_differ_pass_for_a_gain_no_more_often_than_promised() -> None:
@@ -44,16 +44,29 @@ def test_seeds_that_differ_pass_for_a_gain_no_more_often_than_promised() -> None
     def scores(spread: float) -> np.ndarray:
         return draws.normal(0, spread, (3, 1)) + draws.normal(0, 0.05, (3, 17))
 
-    intervals = [bootstrap_interval(scores(0.03) - scores(0.013), resamples=500) for _ in range(400)]
+    intervals = [bootstrap_interval([scores(0.03) - scores(0.013)], resamples=500) for _ in range(400)]
     assert 0.02 < np.mean([low > 0 or high < 0 for low, high in intervals]) < 0.075
+
+
+def test_folds_are_strata_that_keep_their_share_of_the_cases() -> None:
+    draws = np.random.default_rng(4)
+    folds = [draws.normal(0.1, 1, (2, 3)), draws.normal(-0.2, 1, (2, 4))]
+
+    def resamples(of_fold: np.ndarray) -> list[float]:
+        cases = product(range(of_fold.shape[1]), repeat=of_fold.shape[1] - 1)
+        return [of_fold[seed, list(drawn)].mean() for drawn in cases for seed in range(2)]
+
+    everything = [(3 * a + 4 * b) / 7 for a in resamples(folds[0]) for b in resamples(folds[1])]
+    expected = np.quantile(everything, [0.1, 0.9])
+    assert bootstrap_interval(folds, level=0.8, resamples=40_000) == pytest.approx(tuple(expected), abs=0.02)
 
 
 def test_intervals_repeat_and_undefined_ones_are_nan() -> None:
     differences = np.random.default_rng(0).normal(size=(2, 9))
-    assert bootstrap_interval(differences) == bootstrap_interval(differences)
-    assert bootstrap_interval(differences) != bootstrap_interval(differences, seed=1)
-    assert np.isnan(bootstrap_interval(np.full((2, 3), np.nan))).all()
-    assert bootstrap_interval(np.full((1, 1), 0.25)) == (0.25, 0.25)
+    assert bootstrap_interval([differences]) == bootstrap_interval([differences])
+    assert bootstrap_interval([differences]) != bootstrap_interval([differences], seed=1)
+    assert np.isnan(bootstrap_interval([np.full((2, 3), np.nan)])).all()
+    assert bootstrap_interval([np.full((1, 1), 0.25)]) == (0.25, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -86,15 +99,15 @@ def test_a_comparison_is_paired_by_case_and_seed() -> None:
     draws = np.random.default_rng(1)
     baseline = draws.uniform(0, 1, (3, 12))
     method = baseline + draws.normal(0.05, 0.02, (3, 12))
-    compared = compare(method, baseline)
+    compared = compare([method], [baseline])
     assert compared.gain == pytest.approx((method - baseline).mean())
     assert 0 < compared.low < compared.gain < compared.high
     assert compared.p == pytest.approx(2 / 2**12) and compared.cases == 12
     harder = draws.normal(0, 5, (3, 12))
-    moved = compare(method + harder, baseline + harder)
+    moved = compare([method + harder], [baseline + harder])
     assert moved.low == pytest.approx(compared.low) and moved.high == pytest.approx(compared.high)
     method[:, 0], baseline[0, 1] = np.nan, np.nan
-    fewer = compare(method, baseline)
+    fewer = compare([method], [baseline])
     pairs = (method - baseline)[:, 1:]
     assert fewer.cases == 11
     assert fewer.gain == pytest.approx(np.mean([pairs[1:, 0].mean(), *pairs[:, 1:].mean(axis=0)]))

@@ -1,0 +1,60 @@
+"""Scores on data that no run has seen: what a network is worth away from home."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from datasets.labelled_cases import LabelledCase, cases_in_slices, raw_cases
+from datasets.raw import open_layout
+from datasets.slices.slice_folder import open_slices, slice_files
+from engine.benchmark.runs import Fold, OtherData, scores_file
+from engine.evaluation.score import RegionScores, score_cases
+from engine.segmenter import Segmenter, load_segmenter
+from utils.errors import UserError
+from utils.files import read_json, write_json
+
+
+def name_other_data(paths: Sequence[Path]) -> tuple[OtherData, ...]:
+    """Each folder with its own name, or, for raw/test and the like, its parent's too; UserError for a missing one."""
+    named: dict[str, OtherData] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"--also_test {path}: is no folder; give one of raw cases, or of slices")
+        place = path.resolve()
+        name = place.name if place.name not in named else f"{place.parent.name}_{place.name}"
+        if name in named:
+            raise UserError(f"--also_test {path}: there are two folders {name}; rename one of them")
+        named[name] = OtherData(name, path)
+    return tuple(named.values())
+
+
+def labelled_cases(data: OtherData, segmenter: Segmenter) -> Iterator[LabelledCase]:
+    """All cases with a segmentation, from slices or from raw files in the layout that the network was trained on."""
+    if slice_files(data.path) or slice_files(data.path / "test"):
+        slices = open_slices(data.path, segmenter.dataset, segmenter.label_map.name, "test")
+        return cases_in_slices(slices, slices.cases, segmenter.window)
+    return raw_cases(open_layout(segmenter.dataset, data.path), data.path, None, segmenter.window)
+
+
+def score_elsewhere(fold: Fold, folder: Path, device: torch.device) -> None:
+    """Score the best.ckpt in a folder on all other data, where that was not done before."""
+    if missing := [data for data in fold.also_test if not scores_file(folder, data).exists()]:
+        segmenter, _ = load_segmenter(folder / "best.ckpt", device)
+        for data in missing:
+            rows = score_on(data, segmenter, fold.distances)
+            write_json(scores_file(folder, data), {"path": str(data.path), "rows": rows})
+
+
+def score_on(data: OtherData, segmenter: Segmenter, distances: bool) -> list[RegionScores]:
+    """All cases of other data, by both protocols."""
+    cases = labelled_cases(data, segmenter)
+    return score_cases(segmenter, cases, distances=distances, slice_protocol=True).joined()
+
+
+def scores_elsewhere(folder: Path, also_test: Sequence[OtherData]) -> dict[str, list[RegionScores]]:
+    """Name of other data -> what `score_on` gave, where that is there."""
+    files = {data.name: scores_file(folder, data) for data in also_test}
+    return {name: read_json(path)["rows"] for name, path in files.items() if path.exists()}

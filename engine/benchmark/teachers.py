@@ -1,0 +1,94 @@
+"""The teachers of a benchmark: trained where none was given, and scored on the cases of their folds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from engine.benchmark.elsewhere import score_on
+from engine.benchmark.runs import RESULTS_FORMAT, Fold, conditions, is_result
+from engine.benchmark.train_and_score import logged, score, scored_cases, use_threads
+from engine.device import choose_device, environment
+from engine.evaluation.evaluate import cases_seen_in_training
+from engine.evaluation.summaries import case_means
+from engine.options import RunOptions
+from engine.segmenter import load_segmenter
+from engine.training.run import make_trainer, train
+from engine.training.schedule import Schedule
+from networks import file_label
+from utils.files import make_folder, read_json, write_json
+from utils.fingerprint import fingerprint_weights
+from utils.options import identity
+
+SEED = 0
+
+
+def with_teacher(fold: Fold, steps: int | None) -> Fold:
+    """The fold with the checkpoint of its teacher, `identity["model"]`, trained now unless it was before.
+
+    steps: for how long; None trains it as long as the students.
+    """
+    folder = fold.outpath / "teachers" / f"{fold.label}{file_label(fold.identity['model'])}"
+    schedule = Schedule.from_options(fold.training, fold.steps_per_epoch[SEED])
+    length = (steps or schedule.steps) / schedule.steps
+    training = replace(
+        fold.training, steps=steps or schedule.steps, val_every=max(1, round(schedule.val_every * length)),
+        seed=SEED, checkpoint_path=folder, resume=(folder / "last.ckpt").exists(),
+    )  # fmt: skip
+    options = RunOptions(fold.identity["model"], fold.data, training)
+    wanted = {
+        "format": RESULTS_FORMAT, **identity(fold.data), **identity(training), "steps": training.steps,
+        "val_every": training.val_every, **fold.identity, **conditions(fold),
+    }  # fmt: skip
+    if not ((folder / "settings.json").exists() and is_result(folder, wanted, anywhere=True)):
+        make_folder(folder)
+        write_json(folder / "settings.json", wanted)
+        print(f"training the teacher: {folder}", flush=True)
+        train_teacher(fold, options, wanted)
+    result = read_json(folder / "result.json")
+    print(f"teacher: {folder}, validation Dice {result['best_validation_dice']:.4f}", flush=True)
+    return replace(fold, tckpt=folder / "best.ckpt", identity={**fold.identity, "teacher": result["weights"]})
+
+
+def train_teacher(fold: Fold, options: RunOptions, wanted: dict[str, Any]) -> None:
+    """Train, or continue training, and write result.json; what was printed is in train.log."""
+    use_threads(fold)
+    with logged(options.folder / "train.log"):
+        trainer = train(make_trainer(options))
+    segmenter, _ = load_segmenter(options.folder / "best.ckpt", torch.device("cpu"))
+    result = {
+        **wanted,
+        "weights": fingerprint_weights(segmenter.network),
+        "best_validation_dice": trainer.progress.best,
+        "seconds": trainer.stopwatch.seconds,
+        "environment": environment(trainer.precision.device),
+    }
+    write_json(options.folder / "result.json", result)
+    (options.folder / "last.ckpt").unlink()
+
+
+def score_teacher(fold: Fold) -> dict[str, Any]:
+    """The teacher's rows on the same cases, which of these it has seen, which lack slices: kept in teacher.json.
+
+    "also": its rows on other data, by their names.
+    """
+    path = fold.outpath / f"{fold.label}teacher.json"
+    scored = {"validation_only": fold.validation_only, "distances": fold.distances}
+    wanted = {"format": RESULTS_FORMAT, **fold.identity, **scored}
+    earlier = read_json(path) if path.exists() else {}
+    result: dict[str, Any] = earlier if earlier.get("settings") == wanted else {"settings": wanted, "also": {}}
+    others = [data for data in fold.also_test if data.name not in result["also"]]
+    if "rows" in result and not others:
+        return result
+    segmenter, content = load_segmenter(fold.teacher, choose_device(fold.training.device))
+    if "rows" not in result:
+        result["rows"] = score(fold, segmenter)
+        result["seen_in_training"] = cases_seen_in_training(content, case_means(result["rows"]))
+        slices, cases = scored_cases(fold, segmenter)
+        result["incomplete"] = [case for case in cases if not slices.complete(case)]
+    for data in others:
+        result["also"][data.name] = score_on(data, segmenter, fold.distances)
+    write_json(path, result)
+    return result
