@@ -83,7 +83,8 @@ def make_steps(options: StepOptions, folder: Path, device: torch.device) -> dict
         checkpoint_path=folder, steps=1, batch_size=options.batch_size, lr=1e-4, amp=options.amp, device=options.device
     )
     torch.manual_seed(0)
-    teacher: Segmenter = new_segmenter(RunOptions(options.model, data, training), slices)
+    teacher: Segmenter
+    teacher, _ = new_segmenter(RunOptions(options.model, data, training), slices)
     teacher.network.to(device).eval()
     plain = TimedStep(RunOptions(options.smodel, data, training))
 

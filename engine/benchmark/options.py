@@ -7,6 +7,7 @@ from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from engine.options import ALIASES as TRAINING_ALIASES
 from engine.options import DataOptions, TrainingOptions
 from utils.cores import usable_cores
 from utils.numbers import NonNegative, NonNegativeInt, PositiveInt
@@ -19,8 +20,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 LONGER_OF_PRESET = {"cpu": 2.0}
 """A length that isn't measured: the next launch gives the same tables."""
 OF_DATA = ("train_data_path", "test_data_path", "augment", "val_fraction")
-OF_TRAINING = ("steps", "epochs", "val_every", "batch_size", "lr", "amp", "pretrained", "workers", "device")
-ALIASES = {"teacher": "tckpt", "students": "smodel"}
+OF_TRAINING = ("steps", "epochs", "val_every", "batch_size", "lr", "amp", "init", "workers", "device")
+ALIASES = {"teacher": "tckpt", "students": "smodel", **TRAINING_ALIASES}
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ def train_and_score(benchmark: Benchmark, run: Run) -> None:
         device = choose_device(options.training.device)
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        teacher = load_segmenter(benchmark.tckpt, device)[0] if run.row.methods else None
+        needs_teacher = run.row.methods or options.training.init == "teacher"
+        teacher = load_segmenter(benchmark.tckpt, device)[0] if needs_teacher else None
         trainer = train(make_trainer(options, teacher))
         # A run that was interrupted when only its scores were missing has no step to time.
         stopwatch, progress = trainer.stopwatch, trainer.progress
