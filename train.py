@@ -2,19 +2,20 @@
 
 python train.py --model raunet --train_data_path data/kits/train --checkpoint_path checkpoints/teacher
 python train.py --model resnet_18 --device cpu --size 256 --epochs 15
+python train.py --model resnet_18_os8 --size 128 --init checkpoints/teacher/best.ckpt
 python train.py --model raunet --checkpoint_path checkpoints/teacher --resume
 python train.py --model raunet --checkpoint_path checkpoints/teacher --mode test
 """
 
 from __future__ import annotations
 
-from engine.options import DataOptions, NetworkOptions, RunOptions, TrainingOptions
+from engine.options import ALIASES, DataOptions, NetworkOptions, RunOptions, TrainingOptions
 from utils.errors import run
 from utils.options import Parser
 
 
 def main() -> None:
-    chosen, data, training = Parser(__doc__).read(NetworkOptions, DataOptions, TrainingOptions)
+    chosen, data, training = Parser(__doc__, ALIASES).read(NetworkOptions, DataOptions, TrainingOptions)
 
     # PyTorch takes seconds to load, and --help should not wait for it.
     from engine.training.run import decide_data, make_trainer, train

@@ -3,6 +3,7 @@
     python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_18
     python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_18 --kd skd --alpha 1 --beta 0
     python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_34 --kd hlfd at:3.0
+    python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_18_os8 --init teacher
     python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_18 --kd kd,temperature=2 fitnet:0.1
 
 Data set, task, frame and window are the teacher's unless given. Methods add up; `name:2` doubles all of one's
@@ -16,13 +17,21 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from engine.options import DataOptions, DistillationOptions, MethodOptions, RunOptions, StudentOptions, TrainingOptions
+from engine.options import (
+    ALIASES,
+    DataOptions,
+    DistillationOptions,
+    MethodOptions,
+    RunOptions,
+    StudentOptions,
+    TrainingOptions,
+)
 from utils.errors import run
 from utils.options import Parser
 
 
 def main() -> None:
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, ALIASES)
     parser.add_argument("--list_methods", action=ListMethods, help="print the methods with their options, and stop")
     groups = (StudentOptions, MethodOptions, DistillationOptions, DataOptions, TrainingOptions)
     chosen, method_options, distillation, data, training = parser.read(*groups, epochs=120)

@@ -17,6 +17,8 @@ from utils.numbers import NonNegative, NonNegativeInt, Number, Positive, Positiv
 from utils.options import option
 
 KDSchedule = Literal["constant", "warmup", "decay"]
+ALIASES = {"pretrained": "init"}
+"""Earlier spellings of flags of training."""
 Window = tuple[Number, Number]
 """(low, high) in HU for CT, in the image's own units for MR."""
 
@@ -77,16 +79,19 @@ class TrainingOptions:
     )
     patience: NonNegativeInt = option(0, "validations without a better one to stop after; 0: never")
     resume: bool = option(False, "continue from last.ckpt", identity=False)
-    pretrained: str | None = option(None, "ImageNet weights, or a file of weights", nargs="?", const="imagenet")
+    init: str | None = option(
+        None,
+        "first weights: imagenet, a file of an encoder's, or a checkpoint, of which all blocks that fit are taken; to "
+        "distil, also teacher (default: random)",
+        nargs="?",
+        const="imagenet",
+        metavar="imagenet|FILE|CKPT|teacher",
+    )
     amp: Literal["auto", "off", "bf16", "fp16"] = option("auto", "mixed precision; auto: on GPUs")
     workers: NonNegativeInt | None = option(
         None, "processes that load slices (default: by the number of cores)", identity=False
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps", identity=False)
-
-    def pretrained_weights(self) -> bool | Path:
-        """What `networks.build` takes: whether ImageNet's, or which file's."""
-        return self.pretrained == "imagenet" if self.pretrained in (None, "imagenet") else Path(str(self.pretrained))
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,17 @@ if TYPE_CHECKING:
 
 NETWORKS: dict[str, str] = {
     "raunet": "networks.raunet:RAUNet",
+    "raunet_os16": "networks.raunet:raunet_os16",
+    "raunet_os8": "networks.raunet:raunet_os8",
     "resnet_18": "networks.resnet:resnet_18",
+    "resnet_18_os16": "networks.resnet:resnet_18_os16",
+    "resnet_18_os8": "networks.resnet:resnet_18_os8",
     "resnet_34": "networks.resnet:resnet_34",
+    "resnet_34_os16": "networks.resnet:resnet_34_os16",
+    "resnet_34_os8": "networks.resnet:resnet_34_os8",
     "resnet_50": "networks.resnet:resnet_50",
+    "resnet_50_os16": "networks.resnet:resnet_50_os16",
+    "resnet_50_os8": "networks.resnet:resnet_50_os8",
     "unet": "networks.unet:unet",
     "unet_r18": "networks.unet:unet_r18",
     "unet_r50": "networks.unet:unet_r50",

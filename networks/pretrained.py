@@ -59,13 +59,18 @@ def _download(model: str) -> dict[str, Tensor]:
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The state dict in a file; UserError if there is none."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give a state dict of the encoder")
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read as PyTorch weights ({reason})") from None
+    state = read_file(path)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: holds no state dict; give a state dict of the encoder")
     return state
+
+
+def read_file(path: Path) -> Any:
+    """What PyTorch saved in a file, whatever that is; UserError if it cannot be read."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a state dict of the encoder, or a checkpoint")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: cannot be read as PyTorch weights ({reason})") from None

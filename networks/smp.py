@@ -201,7 +201,9 @@ def _create(architecture: str, encoder: str, classes: int, pretrained: bool | Pa
     )
     # smp, timm and the download raise all kinds of exceptions, whose messages the user needs.
     try:
-        model = make(encoder_weights=None)
+        # Random weights are drawn once, whether ImageNet's replace them or not.
+        with torch.random.fork_rng(devices=[], enabled=pretrained is True):
+            model = make(encoder_weights=None)
     except Exception as error:
         raise UserError(f"smp/{architecture}/{encoder}: does not exist ({_reason(error)}); choose another") from None
     if pretrained is True:

@@ -88,7 +88,8 @@ def make_steps(options: StepOptions, folder: Path, device: torch.device) -> dict
         device=options.device,
     )
     torch.manual_seed(0)
-    teacher: Segmenter = new_segmenter(RunOptions(options.model, data, training), slices)
+    teacher: Segmenter
+    teacher, _ = new_segmenter(RunOptions(options.model, data, training), slices)
     teacher.network.to(device).eval()
     plain = TimedStep(RunOptions(options.smodel, data, training))
 

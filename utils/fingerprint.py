@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def fingerprint(parts: Iterable[str]) -> str:
@@ -15,7 +15,12 @@ def fingerprint(parts: Iterable[str]) -> str:
 
 def fingerprint_weights(network: nn.Module) -> str:
     """The digest of all parameters and buffers, wherever they were loaded from."""
+    return fingerprint_tensors(network.state_dict().values())
+
+
+def fingerprint_tensors(values: Iterable[Tensor]) -> str:
+    """The digest of tensors, in their order."""
     digest = hashlib.sha256()
-    for value in network.state_dict().values():
+    for value in values:
         digest.update(value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]

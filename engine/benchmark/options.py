@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from engine.options import ALIASES as TRAINING_ALIASES
 from engine.options import DataOptions, TrainingOptions
 from utils.cores import usable_cores
 from utils.errors import UserError
@@ -22,8 +23,8 @@ LONGER_OF_PRESET = {"cpu": 2.0}
 OF_THE_TEACHER = ("dataset", "task", "size", "crop", "window")
 """Options of data that a given teacher has decided."""
 OF_DATA = ("train_data_path", "test_data_path", "augment", "val_fraction", *OF_THE_TEACHER)
-OF_TRAINING = ("steps", "epochs", "val_every", "batch_size", "lr", "amp", "pretrained", "workers", "device")
-ALIASES = {"teacher": "tckpt", "students": "smodel"}
+OF_TRAINING = ("steps", "epochs", "val_every", "batch_size", "lr", "amp", "init", "workers", "device")
+ALIASES = {"teacher": "tckpt", "students": "smodel", **TRAINING_ALIASES}
 
 
 @dataclass(frozen=True)

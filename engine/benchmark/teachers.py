@@ -36,6 +36,7 @@ def with_teacher(fold: Fold, steps: int | None) -> Fold:
     training = replace(
         fold.training, steps=steps or schedule.steps, val_every=max(1, round(schedule.val_every * length)),
         seed=SEED, checkpoint_path=folder, resume=(folder / "last.ckpt").exists(),
+        init=None if fold.training.init == "teacher" else fold.training.init,
     )  # fmt: skip
     options = RunOptions(fold.identity["model"], fold.data, training)
     wanted = {

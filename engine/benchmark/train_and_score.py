@@ -71,7 +71,8 @@ def train_run(run: Run, device: torch.device) -> None:
     write_json(run.folder / "settings.json", wanted)
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    teacher = load_segmenter(fold.teacher, device)[0] if run.row.methods else None
+    needs_teacher = run.row.methods or fold.training.init == "teacher"
+    teacher = load_segmenter(fold.teacher, device)[0] if needs_teacher else None
     trainer = train(make_trainer(run_options(run), teacher))
     # A run that was interrupted when only its scores were missing has no step to time.
     stopwatch, progress, task = trainer.stopwatch, trainer.progress, trainer.task

@@ -22,12 +22,12 @@ from distillation.teacher import NetworkTeacher
 from engine.device import Precision, choose_device, choose_workers
 from engine.options import DataOptions, DistillationOptions, RunOptions
 from engine.segmenter import Segmenter
+from engine.training.initial_weights import build_initialised
 from engine.training.run_folder import RunFolder
 from engine.training.schedule import Schedule
 from engine.training.term_recorder import TermRecorder
 from engine.training.trainer import Trainer
 from engine.training.validation import Validation
-from networks import build
 from utils.errors import UserError
 from utils.files import write_json
 from utils.fingerprint import fingerprint, fingerprint_weights
@@ -73,8 +73,8 @@ def train(trainer: Trainer) -> Trainer:
 def make_trainer(run: RunOptions, teacher: Segmenter | None = None) -> Trainer:
     """A trainer at its first step, or, with --resume, where the run was left; nothing is written yet.
 
-    teacher: of the student that `run.distillation` is for, on the device of the run. UserError if the folder holds a
-    run that is not to be resumed, or none that could be.
+    teacher: of the student that `run.distillation` is for, or for `--init teacher`, on the device of the run.
+    UserError if the folder holds a run that is not to be resumed, or none that could be.
     """
     data, training = run.data, run.training
     begun = (run.folder / "last.ckpt").exists()
@@ -90,7 +90,7 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None) -> Trainer:
 
     # From here on torch draws: the network's first weights, then those of what a method learns.
     seed_torch(training.seed)
-    segmenter = new_segmenter(run, slices)
+    segmenter, init = new_segmenter(run, slices, teacher)
     task = make_task(run, segmenter, teacher).to(device)
 
     dataset = SliceDataset(slices, names, segmenter.frame, data.augment, training.seed, segmenter.window, unlabelled)
@@ -105,6 +105,7 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None) -> Trainer:
         **identity(data),
         "window": None if segmenter.window is None else list(segmenter.window),
         **identity(training),
+        "init": init,
         **asdict(schedule),
         **distillation_config(run.distillation, teacher, unlabelled),
     }
@@ -116,13 +117,18 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None) -> Trainer:
     return trainer
 
 
-def new_segmenter(run: RunOptions, slices: SliceFolder) -> Segmenter:
-    """A network to train, with the label map of its slices and the frame and window of the options."""
-    network = build(run.model, slices.label_map.num_classes, run.training.pretrained_weights())
+def new_segmenter(
+    run: RunOptions, slices: SliceFolder, teacher: Segmenter | None = None
+) -> tuple[Segmenter, str | None]:
+    """A network to train, with the label map of its slices and the frame and window of the options, and how it begins.
+
+    teacher: for `--init teacher`. How: as `build_initialised` says.
+    """
+    network, init = build_initialised(run.model, slices.label_map.num_classes, run.training.init, teacher)
     frame = Frame(Frame.size if run.data.size is None else run.data.size, run.data.crop)
     window = run.data.window or slices.dataset_window
     network.to(memory_format=torch.channels_last)
-    return Segmenter(network, run.model, slices.dataset, slices.label_map, frame, window)
+    return Segmenter(network, run.model, slices.dataset, slices.label_map, frame, window), init
 
 
 def make_task(run: RunOptions, student: Segmenter, teacher: Segmenter | None) -> TrainingTask:

@@ -25,12 +25,12 @@ def build_once(name: str, seed: int) -> SegmentationNetwork:
     return build(name, classes=3)
 
 
-class NetworkContract:
-    """What prediction and distillation rely on; a network's test names it and states its channels.
+class StageContract:
+    """What a network says of its stages: all that is tested of one with the layers of another that is under
+    `NetworkContract`; a network's test names it and states its channels.
 
     decoder: empty where there is none. Strides are stated where they differ from the usual ones: `strides` of e1..e5,
-    `decoder_strides` of d5..d2 where they are not e4..e1's. without_gradient: the parameters that the logits do not
-    depend on, by design.
+    `decoder_strides` of d5..d2 where they are not e4..e1's.
     """
 
     name: str
@@ -38,9 +38,6 @@ class NetworkContract:
     decoder: tuple[int, ...] = ()
     strides: tuple[int, ...] = (2, 4, 8, 16, 32)
     decoder_strides: tuple[int, ...] = ()
-    without_gradient: tuple[str, ...] = ()
-    exported_as: str | None = None
-    """The network that has the same layers, only fewer, and whose export is tested in place of this one's."""
 
     def network(self, seed: int = 0) -> SegmentationNetwork:
         return deepcopy(build_once(self.name, seed))
@@ -59,6 +56,17 @@ class NetworkContract:
             assert features.stage(name).shape == (2, channels, 64 // stride, 96 // stride), name
         own = {id(maps) for maps in features.encoder}
         assert all((id(maps) not in own) == network.channels.has_decoder for maps in features.decoder)
+
+
+class NetworkContract(StageContract):
+    """What prediction and distillation rely on.
+
+    without_gradient: the parameters that the logits do not depend on, by design.
+    """
+
+    without_gradient: tuple[str, ...] = ()
+    exported_as: str | None = None
+    """The network that has the same layers, only fewer, and whose export is tested in place of this one's."""
 
     @pytest.mark.parametrize("size", [(65, 47), (20, 33)])
     def test_logits_have_the_size_of_any_image(self, size: tuple[int, int]) -> None:

@@ -11,14 +11,15 @@ import torchvision
 
 from engine.cost import parameters_and_macs
 from networks import build
-from networks.resnet import ResNetEncoder
-from tests.contracts.networks import NetworkContract
+from networks.resnet import OutputStride, ResNetEncoder
+from tests.contracts.networks import NetworkContract, StageContract
 from tests.golden.arrays import array
 from tests.golden.layers import assert_close
 from utils.errors import UserError
 
 RESNET = (64, 64, 128, 256, 512)
 BOTTLENECK = (64, 256, 512, 1024, 2048)
+OS16, OS8 = (2, 4, 8, 16, 16), (2, 4, 8, 8, 8)
 
 
 class TestResNet18(NetworkContract):
@@ -40,6 +41,47 @@ class TestResNet34(NetworkContract):
 
 class TestResNet50(NetworkContract):
     name, encoder, exported_as = "resnet_50", BOTTLENECK, "resnet_18"
+
+
+class TestResNet18OS8(NetworkContract):
+    name, encoder, strides = "resnet_18_os8", RESNET, OS8
+
+
+class TestResNet18OS16(StageContract):
+    name, encoder, strides = "resnet_18_os16", RESNET, OS16
+
+
+class TestResNet34OS8(StageContract):
+    name, encoder, strides = "resnet_34_os8", RESNET, OS8
+
+
+class TestResNet34OS16(StageContract):
+    name, encoder, strides = "resnet_34_os16", RESNET, OS16
+
+
+class TestResNet50OS8(StageContract):
+    name, encoder, strides = "resnet_50_os8", BOTTLENECK, OS8
+
+
+class TestResNet50OS16(StageContract):
+    name, encoder, strides = "resnet_50_os16", BOTTLENECK, OS16
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+def test_dilation_is_where_torchvision_has_it(stride: OutputStride) -> None:
+    """And weights of the usual network fit: names and shapes are the same."""
+    replaced = {8: [False, True, True], 16: [False, False, True]}[stride]
+    torch.manual_seed(0)
+    rgb = torchvision.models.resnet50(replace_stride_with_dilation=replaced).eval()
+    encoder, usual = ResNetEncoder(50, output_stride=stride).eval(), ResNetEncoder(50)
+    state = {name: value for name, value in rgb.state_dict().items() if not name.startswith("fc.")}
+    usual.load_state_dict({**state, "conv1.weight": state["conv1.weight"].sum(dim=1, keepdim=True)})
+    encoder.load_state_dict(usual.state_dict())
+    image = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        x = rgb.maxpool(rgb.relu(rgb.bn1(rgb.conv1(image.expand(-1, 3, -1, -1)))))
+        expected = rgb.layer4(rgb.layer3(rgb.layer2(rgb.layer1(x))))
+        assert_close(array(encoder(image)[-1]), array(expected), rel=1e-4)
 
 
 @pytest.fixture

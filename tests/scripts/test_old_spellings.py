@@ -26,6 +26,8 @@ from utils.options import Parser
             "--ckpt best.ckpt --inpath case.nii.gz --outpath folder",
         ),
         ("count_ops", ["CountOptions"], "--models raunet resnet_18", "--model raunet resnet_18"),
+        ("engine.options", ["TrainingOptions"], "--lr 1e-4 --pretrained", "--lr 1e-4 --init imagenet"),
+        ("engine.options", ["TrainingOptions"], "--pretrained=resnet18.pth", "--init resnet18.pth"),
         ("plot_terms", ["PlotOptions"], "--run run --outpath a.png", "--checkpoint_path run --outpath a.png"),
     ],
 )

@@ -63,12 +63,16 @@ def options(slices: SliceFolder, folder: Path, model: str = "small", **training:
     return RunOptions(model, decide_data(data), TrainingOptions(checkpoint_path=folder, **length | training))
 
 
+def new_teacher(slices: SliceFolder, width: int = 6) -> Segmenter:
+    torch.manual_seed(1)
+    return Segmenter(SmallNetwork(2, width), "small", "kits", slices.label_map, Frame(64, 0), (-200.0, 300.0))
+
+
 def distil(slices: SliceFolder, folder: Path, **training: Any) -> Trainer:
     """With every step's terms recorded."""
-    torch.manual_seed(1)
-    teacher = Segmenter(SmallNetwork(2, 6), "small", "kits", slices.label_map, Frame(64, 0), (-200.0, 300.0))
     distillation = DistillationOptions(Path("teacher.ckpt"), record_terms=1, methods=parse_methods(["kd"]))
-    return train(make_trainer(replace(options(slices, folder, **training), distillation=distillation), teacher))
+    run = replace(options(slices, folder, **training), distillation=distillation)
+    return train(make_trainer(run, new_teacher(slices)))
 
 
 def test_what_the_options_lead_to_is_printed(
@@ -122,6 +126,20 @@ def test_the_seed_alone_decides_the_first_weights(slices: SliceFolder, tmp_path:
     torch.rand(7)
     again = make_trainer(options(slices, tmp_path)).segmenter.network.state_dict()
     assert equal_states(first, again)
+
+
+def test_a_run_begins_with_its_teacher_s_weights_and_says_so(
+    slices: SliceFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An undistilled one too, as in a benchmark."""
+    teacher = new_teacher(slices, width=4)
+    trainer = make_trainer(options(slices, tmp_path, init="teacher"), teacher)
+    assert equal_states(trainer.segmenter.network.state_dict(), teacher.network.state_dict())
+    train(trainer)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("init  ")]
+    assert line.strip() == f"init  {trainer.folder.config['init']}"
+    assert "100 % of small's parameters from weights " in line
+    assert make_trainer(options(slices, tmp_path / "alone")).folder.config["init"] is None
 
 
 @pytest.mark.parametrize(("size", "crop", "noted"), [(64, 96, True), (64, 0, False), (0, 96, False)])
