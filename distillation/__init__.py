@@ -22,6 +22,7 @@ METHODS: dict[str, str] = {
     "skd": "distillation.methods.hlfd:SKD",
     "hlfd_published": "distillation.methods.hlfd_published:HLFDPublished",
     "kd": "distillation.methods.kd:KD",
+    "kd_soft": "distillation.methods.kd:SoftKD",
     "dkd": "distillation.methods.dkd:DecoupledKD",
     "dist": "distillation.methods.dist:DIST",
     "lskd": "distillation.methods.lskd:StandardisedKD",
