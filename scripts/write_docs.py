@@ -18,8 +18,8 @@ PAGE = _root.ROOT / "docs" / "methods.md"
 
 FAMILIES = {
     "HLFD, its ablations and its baselines": ("hlfd", "hifd", "ifd", "deep", "skd", "at", "hlfd_published"),
-    "Logits": ("kd", "kd_soft", "dkd", "dist", "lskd", "cwd"),
-    "Features": ("fitnet", "at_paper", "cwd_features", "ofd", "reviewkd", "mgd", "vid", "ickd"),
+    "Logits": ("kd", "kd_soft", "dkd", "dist", "lskd", "dice_semimetric", "cwd"),
+    "Features": ("fitnet", "canonical", "at_paper", "cwd_features", "ofd", "reviewkd", "mgd", "vid", "ickd"),
     "Relations": ("sp", "skd_pairwise", "rkd", "ifvd", "dsd", "cirkd_minibatch", "cirkd", "ktaad"),
     "Adversarial": ("skd_holistic",),
     "Medical": ("emkd",),
