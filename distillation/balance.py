@@ -17,13 +17,16 @@ MEMORY = 0.7
 """The share of its old weight that a term keeps at a measurement."""
 LARGEST = 1000.0
 """Upper bound of a weight, for terms that are almost 0."""
+FLOOR = 1e-4
+"""A gradient's norm below this share of the largest one is rounding noise, such as that of terms that two classes leave
+without a gradient, or of a term that is satisfied."""
 
 
 class GradientBalance(nn.Module):
     """Scales each term so that its gradient's norm on the student is share / n of the segmentation loss's.
 
-    n is the number of terms that reach the student; the others, such as a critic's own, stay as they are. Weights
-    are measured every `EVERY` steps and smoothed. They replace the weights that a method gives its own terms. After
+    n is the number of terms that reach the student by more than `FLOOR`; the others, such as a critic's own, keep the
+    weights of their method, which are replaced for the rest. Measured every `EVERY` steps and smoothed. After
     Z. Chen, V. Badrinarayanan, C.-Y. Lee, A. Rabinovich: GradNorm, ICML 2018 (arXiv 1711.02257), whose weights are
     trained, not set.
     """
@@ -51,12 +54,14 @@ class GradientBalance(nn.Module):
         norms = {term: float(group["all"]) for term, group in gradient_norms(losses, {"all": student}).items()}
         if not all(map(math.isfinite, norms.values())):
             return  # Half precision overflows now and then, and a smoothed weight would stay infinite.
+        least = FLOOR * max(norms.values())
         total = self.share * norms.pop("segmentation")
-        reaching = {term: norm for term, norm in norms.items() if norm > 0}
+        reaching = {term: norm for term, norm in norms.items() if norm > least}
+        scales = {}
         for term, norm in reaching.items():
             scale = min(total / len(reaching) / norm, LARGEST)
-            before = self.scales.get(term, scale)
-            self.scales[term] = MEMORY * before + (1 - MEMORY) * scale
+            scales[term] = MEMORY * self.scales.get(term, scale) + (1 - MEMORY) * scale
+        self.scales = scales
 
     def measure_next(self) -> None:
         """Measure in the next step, whenever the last time was."""

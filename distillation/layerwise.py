@@ -14,7 +14,10 @@ from utils.numbers import NonNegative
 
 
 class Layerwise(Method):
-    """`weight` times the sum over `layers` of `distance`. A subclass gives the defaults of both."""
+    """`weight` times the sum over `layers` of `scale` times `distance`. A subclass gives the defaults of both options.
+
+    Logits are compared as they are: behind a `transform` the student's own would not have to be right.
+    """
 
     layers: Layers
     weight: NonNegative
@@ -26,7 +29,7 @@ class Layerwise(Method):
         self.transforms = nn.ModuleDict()
         for layer in self.layers:
             transform = self.transform(student.stage(layer).channels, teacher.stage(layer).channels)
-            if transform is not None:
+            if transform is not None and layer != "logits":
                 self.transforms[layer] = transform
 
     def transform(self, inputs: int, outputs: int) -> nn.Module | None:
@@ -35,6 +38,10 @@ class Layerwise(Method):
         None: `distance` gets the student's map as it is.
         """
         return None
+
+    def scale(self, layer: str) -> float:
+        """A stage's share in the sum."""
+        return 1.0
 
     def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Tensor:
         """The unweighted distance of this stage's maps, [B, C, h, w] and [B, C', h', w'], a scalar.
@@ -49,9 +56,9 @@ class Layerwise(Method):
             s, t = student.stage(layer), teacher.stage(layer)
             if layer in self.transforms:
                 s = resize(self.transforms[layer](s), t.shape[2:])
-            terms[layer] = self.weight * self.distance(layer, s, t)
+            terms[layer] = self.weight * self.scale(layer) * self.distance(layer, s, t)
         return terms
 
     def equation(self) -> str:
-        terms = [f"{self.symbol}(t_{layer} -> s_{layer})" for layer in self.layers]
+        terms = [weighted(self.scale(layer), f"{self.symbol}(t_{layer} -> s_{layer})") for layer in self.layers]
         return weighted(self.weight, join_terms(terms))

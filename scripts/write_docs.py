@@ -18,8 +18,8 @@ PAGE = _root.ROOT / "docs" / "methods.md"
 
 FAMILIES = {
     "HLFD, its ablations and its baselines": ("hlfd", "hifd", "ifd", "deep", "skd", "at", "hlfd_published"),
-    "Logits": ("kd", "dkd", "dist", "lskd", "cwd"),
-    "Features": ("fitnet", "at_paper", "cwd_features", "ofd", "reviewkd", "mgd", "vid", "ickd"),
+    "Logits": ("kd", "kd_soft", "dkd", "dist", "lskd", "dice_semimetric", "cwd"),
+    "Features": ("fitnet", "canonical", "at_paper", "cwd_features", "ofd", "reviewkd", "mgd", "vid", "ickd"),
     "Relations": ("sp", "skd_pairwise", "rkd", "ifvd", "dsd", "cirkd_minibatch", "cirkd", "ktaad"),
     "Adversarial": ("skd_holistic",),
     "Medical": ("emkd",),
@@ -40,7 +40,7 @@ Several methods add up. `:3.0` multiplies all of a method's weights, and options
 give their defaults: the papers' values, or those that the method's documentation gives reasons for.
 """
 END = """\
-With two classes `lskd` and the `inter` term of `dist` have no gradient, and `dkd` is `kd`.
+With two classes `lskd` and the `inter` term of `dist` have no gradient, and `dkd` is `kd,temperature=4`.
 
 ## Other names
 """

@@ -63,7 +63,8 @@ class CIRKD(Method):
     A class enters the queues where it has a pixel in the mask shrunk to the map. Lesions smaller than the map's stride
     can have none there (see `shrink_mask`): give a finer `layer` where they matter.
 
-    A student of another width is projected by 1x1 convolution, batch norm, ReLU and 1x1 convolution.
+    For the memory the student is projected by 1x1 convolution, batch norm, ReLU and 1x1 convolution, as in the authors'
+    code also where the widths are equal; logits are compared as they are.
     """
 
     layer: Layer = "e5"
@@ -80,7 +81,8 @@ class CIRKD(Method):
         super().__init__(student, teacher, **options)
         self.classes = teacher.classes
         width = teacher.stage(self.layer).channels
-        self.projection = projection(student.stage(self.layer).channels, width)
+        inputs = student.stage(self.layer).channels
+        self.projection = nn.Identity() if self.layer == "logits" else projection(inputs, width)
         self.pixels, self.regions = (
             Memory(self.classes, size, width) for size in (self.pixel_memory, self.region_memory)
         )
@@ -150,9 +152,7 @@ class Memory(nn.Module):
 
 
 def projection(inputs: int, outputs: int) -> nn.Module:
-    """The student's head, as in the authors' code; nothing where the counts are equal."""
-    if inputs == outputs:
-        return nn.Identity()
+    """The student's head."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel_size=1, bias=False),
         BatchNorm(outputs),

@@ -17,7 +17,9 @@ from utils.numbers import NonNegative, Positive
 class ChannelWise(Layerwise):
     """Channel-wise distillation of the logits, with the paper's weight 3 and T = 4.
 
-    `spatial_kl` of each layer; a 1x1 convolution brings the student to the teacher's channels where they differ.
+    `spatial_kl` of each layer; a 1x1 convolution brings the student to the teacher's channels where they differ, as in
+    CIRKD's reimplementation (the authors' code has none). The KL is the sum over the pixels of two distributions: of
+    the same value at every size of the maps.
     """
 
     layers: Layers = ("logits",)

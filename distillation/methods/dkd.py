@@ -22,7 +22,7 @@ class DecoupledKD(Method):
     probability, NCKD the KL of the softmax over the other classes, both means over the pixels. Without the
     paper's warm-up over the first epochs, which is an option of the training (`--kd_schedule warmup`).
 
-    With two classes there is one other class, and NCKD is exactly 0: what is left is alpha times KD.
+    With two classes there is one other class, and NCKD is exactly 0: what is left is alpha times KD with this T.
     """
 
     alpha: NonNegative = 1.0

@@ -19,6 +19,9 @@ from utils.batch import Batch
 from utils.errors import UserError
 from utils.numbers import NonNegative, Positive
 
+PIXELS = 64 * 128
+"""In the maps to which alpha belongs."""
+
 
 class DSD(Method):
     """Double similarity: residual attention between neighbouring layers, and correlation of the classes.
@@ -27,13 +30,15 @@ class DSD(Method):
     IEEE Transactions on Image Processing 30, 2021 (arXiv 2107.08591), here as
 
         alpha PSD + beta CSD, alpha = 1000, beta = 10
-        PSD = mean over neighbouring `layers` k, k + 1, the batch and the pixels of (R_s - R_t)^2,
+        PSD = mean over neighbouring `layers` k, k + 1 and the batch of ||R_s - R_t||^2 / 8192,
               R = n(n(A_{k+1}) - n(A_k)), A = mean over channels of x^2, n = L2 norm over the pixels
         CSD = mean over the batch and the pairs of classes of (M_s - M_t)^2,
               M_ij = cosine over the pixels of q_i and q_j, q = softmax over classes of logits / temperature
 
     All A of one pair are resized to the smaller of the teacher's two maps. It learns nothing of its own. Only
-    neighbours are paired; the public reimplementation in CIRKD's code takes every two layers.
+    neighbours are paired; the public reimplementation in CIRKD's code takes every two layers. That code has the same
+    alpha and beta, with the mean over the pixels in PSD. As R has norm 1, alpha belongs to one number of pixels: here
+    to 8192, the 64 x 128 of that code's maps (512 x 1024 at stride 8).
     """
 
     layers: Layers = ("e2", "e3", "e4", "e5")
@@ -57,7 +62,7 @@ class DSD(Method):
         s, t = (
             residual_attention(features.stage(lower), features.stage(upper), size) for features in (student, teacher)
         )
-        return F.mse_loss(s, t)
+        return (s - t).square().sum(dim=1).mean() / PIXELS
 
     def equation(self) -> str:
         pixel = [f"PSD(t_{a},t_{b} -> s_{a},s_{b})" for a, b in pairwise(self.layers)]

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from distillation.layerwise import Layerwise
-from distillation.method import weighted
-from distillation.stages import Layers
+from distillation.stages import USUAL_STRIDES, Layers, usual_pixels
 from distillation.teacher import Teacher
 from networks.contract import Channels
 from utils.batch import Batch
@@ -24,21 +23,27 @@ from utils.numbers import NonNegative
 
 MARGIN_BATCHES = 10
 """How many batches the margins are measured on."""
+IMAGE_SIDE, OUTPUT_STRIDE = 513, 16
+"""Of the images and networks to which the weight belongs."""
 
 
 class OFD(Layerwise):
     """Overhaul of feature distillation (OFD): margin ReLU on the teacher, partial distance.
 
-    Partial L2 distance of conv1x1-BN(s) to max(t, margin), summed over channels and pixels (overhaul).
+    Partial L2 distance of conv1x1-BN(s) to max(t, margin): sum over channels, mean over batch and pixels (overhaul).
 
-    The distance is 0 where s <= max(t, margin) <= 0, and the squared difference elsewhere; the sum is divided by
-    the batch size, and halved for each doubling of the resolution above that of the teacher's e5. Layers (the
-    backbone's four) and weight are those of the authors' segmentation on PASCAL VOC, where 1e-5 goes with the sum;
-    there the first epoch trains the transforms alone, here they learn with the student.
+    The distance is 0 where s <= max(t, margin) <= 0, and the squared difference elsewhere. The weight is that of the
+    authors' segmentation on PASCAL VOC, where it goes with the sum over the pixels: so the mean is multiplied by
+    their number there (513 x 513, output stride 16: 129^2, 65^2, 33^2 and 33^2 in e2 to e5), and halved for each
+    doubling of the usual resolution above e5's. Their six maps are the backbone's four, which are compared here, the
+    ASPP's and the decoder's; where both networks have a decoder, `layers=e2+e3+e4+e5+d5+d2` is the nearest to that.
+    There the first epoch trains the transforms alone, here they learn with the student.
 
     A channel's margin is the mean of the teacher's negative responses. The paper derives it from the batch norm
     before the ReLU; for any teacher it is measured in `prepare`, on the first batches. A map taken after a ReLU
-    has none: its margin is 0 and the target is the map itself.
+    has none, and that is every encoder stage of RAUNet and of the ResNets here: the margin, the method's idea, never
+    acts on them. The target is then the map itself, and of a plain L2 distance only this is left out: a negative
+    response of the student where the teacher's is 0.
     """
 
     layers: Layers = ("e2", "e3", "e4", "e5")
@@ -73,13 +78,7 @@ class OFD(Layerwise):
     def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Tensor:
         target = torch.maximum(teacher, self.margin(layer))
         counted = (student > target) | (target > 0)
-        distance = ((student - target).square() * counted).sum() / len(teacher)
-        return self.resolution_share(layer) * distance
+        return ((student - target).square() * counted).sum(dim=1).mean()
 
-    def resolution_share(self, layer: str) -> float:
-        """1 at the resolution of the teacher's e5, 1/2 at twice that resolution, and so on."""
-        return self.teacher_channels.stage(layer).stride / self.teacher_channels.stage("e5").stride
-
-    def equation(self) -> str:
-        terms = [weighted(self.resolution_share(layer), f"OFD(t_{layer} -> s_{layer})") for layer in self.layers]
-        return weighted(self.weight, f"({' + '.join(terms)})")
+    def scale(self, layer: str) -> float:
+        return usual_pixels(layer, IMAGE_SIDE, coarsest=OUTPUT_STRIDE) * USUAL_STRIDES[layer] / USUAL_STRIDES["e5"]

@@ -20,7 +20,8 @@ class RKD(Method):
     W. Park, D. Kim, Y. Lu, M. Cho: Relational Knowledge Distillation, CVPR 2019 (arXiv 1904.05068):
     alpha (25 in the paper) times the Huber distance of the images' mutual distances, each divided by their mean,
     plus beta (50) times that of the cosines of the angles that every three images form; means over all pairs and
-    triplets. An image is embedded as the mean of its map over the pixels. Two images have only one distance,
+    triplets, those of an image with itself among them, as in the authors' code: their share falls with the batch size.
+    An image is embedded as the mean of its map over the pixels. Two images have only one distance,
     which division by its mean makes 1: with fewer than three in a batch both terms are 0.
     """
 

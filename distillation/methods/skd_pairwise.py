@@ -18,7 +18,8 @@ class PairWise(Layerwise):
     Segmentation, CVPR 2019 (arXiv 1903.04197): weight times the mean over all pairs of patches of
     (a_s - a_t)^2, a the cosine of two patches' vectors; the paper's weight is 10. Patches have
     `granularity` x `granularity` pixels (the paper's best is 2), max-pooled as in the authors' code, or more where
-    there would be more than 32 patches in a row. Unequal widths need no adapter.
+    there would be more than 32 patches in a row: of a map of twice the side twice as many in a row, and of one pixel
+    more detail. Unequal widths need no adapter.
     """
 
     layers: Layers = ("e5",)

@@ -8,8 +8,13 @@ import torch
 from distillation.balance import EVERY, GradientBalance
 from distillation.distiller import Distiller
 from distillation.gradients import gradient_norms
+from distillation.segmentation_loss import segmentation_loss
+from networks.contract import Features
 from tests.contracts.methods import tiny_distiller
 from tests.golden.features import random_batch
+from tests.golden.logits import channels, student_teacher_mask
+from tests.small import make_method
+from utils.batch import Batch
 
 TASK = ("focal", "dice", "loss")
 
@@ -55,10 +60,40 @@ class TestGradientBalance:
         other.load_extra_state(task.network.state_dict(), task.extra_state())
         assert (other.balance.steps, other.balance.scales) == (1, task.balance.scales)
 
-    def test_the_scale_of_a_satisfied_term_is_bounded(self) -> None:
+    def test_the_scale_of_a_small_term_is_bounded(self) -> None:
         weight = torch.nn.Parameter(torch.ones(()))
-        balanced = GradientBalance(1.0)({"seg": weight}, {"little": 1e-9 * weight}, [weight])
-        assert float(balanced["little"].detach()) == pytest.approx(1e-6)
+        balanced = GradientBalance(1.0)({"seg": weight}, {"little": 2e-4 * weight}, [weight])
+        assert float(balanced["little"].detach()) == pytest.approx(0.2)
+
+    @pytest.mark.parametrize("largest", ["seg", "large"])
+    def test_rounding_noise_keeps_its_weight_and_does_not_count(self, largest: str) -> None:
+        weight = torch.nn.Parameter(torch.ones(()))
+        values = {"seg": 0.5, "large": 0.5, largest: 2.0}
+        balance = GradientBalance(1.0)
+        terms = {"large": values["large"] * weight, "noise": 1.9e-4 * weight}
+        balance({"seg": values["seg"] * weight}, terms, [weight])
+        assert balance.scales == {"large": pytest.approx(values["seg"] / values["large"])}
+
+    def test_a_term_that_falls_silent_gets_its_own_weight_back(self) -> None:
+        weight = torch.nn.Parameter(torch.ones(()))
+        balance = GradientBalance(1.0)
+        for value in (0.5, 1e-7):
+            balance.measure_next()
+            balanced = balance({"seg": weight}, {"term": value * weight}, [weight])
+        assert float(balanced["term"].detach()) == pytest.approx(1e-7)
+
+    @pytest.mark.parametrize(("name", "alive"), [("dist", {"intra"}), ("lskd", set())])
+    def test_what_two_classes_leave_without_a_gradient_is_not_blown_up(self, name: str, alive: set[str]) -> None:
+        """The gradients of logits themselves, where the noise is; DIST's other term gets the whole share."""
+        student, teacher, mask = student_teacher_mask(2)
+        logits = torch.nn.Parameter(student.detach().clone())
+        features = (Features((), (), each) for each in (logits, teacher.detach()))
+        batch = Batch(torch.zeros(2, 1, *mask.shape[1:]), mask, ["a", "b"])
+        terms = make_method(name, channels(2), channels(2))(*features, batch)
+        balance = GradientBalance(0.3)
+        balanced = balance(segmentation_loss(logits, mask), terms, [logits])
+        assert set(balance.scales) == alive
+        assert all(balanced[term].item() == terms[term].item() for term in terms.keys() - alive)
 
     def test_a_measurement_that_overflows_is_left_out(self) -> None:
         weight = torch.nn.Parameter(torch.ones(()))

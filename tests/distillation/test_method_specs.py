@@ -47,7 +47,7 @@ class TestSpec:
         ("text", "shortest"),
         [
             ("KD", "kd"),
-            ("kd:1,temperature=4", "kd"),
+            ("kd:1,temperature=1", "kd"),
             ("cwd:0.50,temperature=4,layers=e4+e5", "cwd:0.5,layers=e4+e5"),
             ("cirkd_mini-batch,temperature=2.0", "cirkd_minibatch,temperature=2"),
             ("hlfd_paper:2", "hlfd:2"),
@@ -105,7 +105,7 @@ class TestSharedOptions:
     def test_go_to_every_method_that_has_them_and_does_not_set_them_itself(self) -> None:
         specs = parse_methods(["KD,temperature=4", "cwd", "sp", "dist,temperature=3"], temperature=2.0, alpha=None)
         assert [dict(spec.options).get("temperature") for spec in specs] == [4, 2, None, 3]
-        assert [str(spec) for spec in specs] == ["kd", "cwd,temperature=2", "sp", "dist,temperature=3"]
+        assert [str(spec) for spec in specs] == ["kd,temperature=4", "cwd,temperature=2", "sp", "dist,temperature=3"]
         parts = build_method(specs, STUDENT, TEACHER).methods
         assert isinstance(parts, torch.nn.ModuleDict)
         assert [part.temperature for name, part in parts.items() if name != "sp"] == [4, 2, 3]

@@ -24,14 +24,15 @@ def test_value_is_the_golden_one(kind: str) -> None:
         return active / np.sqrt((active**2).sum(axis=1, keepdims=True))
 
     expected = {}
-    for layer in ("e2", "d4"):
+    for layer, pixels in {"e2": 56**2, "d4": 28**2}.items():
         s, t = stage_array(student, layer), stage_array(teacher, layer)
         size = t.shape[2:]
-        expected[layer] = 7 * ((looked_at(s, size) - looked_at(t, size)) ** 2).mean()
+        expected[layer] = 7 * ((looked_at(s, size) - looked_at(t, size)) ** 2).sum(axis=1).mean() / pixels
     method = make_method("at_paper,weight=7,layers=e2+d4", channels, TEACHER)
     assert_terms(method(student, teacher, random_batch()), expected)
 
 
 def test_the_authors_settings() -> None:
-    stages = " + ".join(f"AT2(t_{stage} -> s_{stage})" for stage in ("e2", "e3", "e4", "e5"))
+    sides = {"e2": 56, "e3": 28, "e4": 14, "e5": 7}
+    stages = " + ".join(f"{1 / side**2:g} AT2(t_{stage} -> s_{stage})" for stage, side in sides.items())
     assert make_method("at_paper", TEACHER, TEACHER).equation() == f"1000 ({stages})"

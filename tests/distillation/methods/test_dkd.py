@@ -50,7 +50,7 @@ def test_parts_of_a_pixel_add_up_to_kd() -> None:
     mask = torch.ones(1, 1, 1, dtype=torch.uint8)
     parts = terms_of("dkd,beta=1", student, teacher, mask)
     q = (teacher / 4).softmax(dim=1)[0, 1, 0, 0]
-    kd = terms_of("kd", student, teacher, mask)["logits"]
+    kd = terms_of("kd,temperature=4", student, teacher, mask)["logits"]
     assert (parts["tckd"] + (1 - q) * parts["nckd"]).item() == pytest.approx(kd.item(), rel=1e-5)
 
 
@@ -66,5 +66,6 @@ def test_with_two_classes_it_is_kd_with_nothing_among_the_others() -> None:
     student, teacher, mask = student_teacher_mask(2)
     terms = terms_of("dkd", student, teacher, mask)
     assert terms["nckd"].item() == 0
-    assert terms["tckd"].item() == pytest.approx(terms_of("kd", student, teacher, mask)["logits"].item(), rel=1e-5)
+    kd = terms_of("kd,temperature=4", student, teacher, mask)["logits"]
+    assert terms["tckd"].item() == pytest.approx(kd.item(), rel=1e-5)
     assert [equation_of("dkd", n).endswith("(no gradient: two classes)") for n in (2, 3)] == [True, False]

@@ -34,22 +34,32 @@ class TestOFD(MethodContract):
             make_identity(connector[0])
 
 
-SHARES = {"e1": 1 / 16, "e2": 1 / 8, "e3": 1 / 4, "e4": 1 / 2, "e5": 1, "d5": 1 / 2, "d2": 1 / 16, "logits": 1 / 32}
+SCALES = {
+    "e1": 257**2 / 16,
+    "e2": 129**2 / 8,
+    "e3": 65**2 / 4,
+    "e4": 33**2 / 2,
+    "e5": 33**2,
+    "d5": 33**2 / 2,
+    "d2": 257**2 / 16,
+    "logits": 513**2 / 32,
+}
 
 
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_value_is_the_golden_one(kind: str) -> None:
     channels, (student, teacher) = STUDENTS[kind][0], student_and_teacher(kind)
-    method = make_method(f"ofd,weight=0.01,layers={'+'.join(SHARES)}", channels, TEACHER)
+    method = make_method(f"ofd,weight=0.01,layers={'+'.join(SCALES)}", channels, TEACHER)
     assert isinstance(method, OFD)
     expected = {}
-    for layer, share in SHARES.items():
+    for layer, scale in SCALES.items():
         method.margin(layer).fill_(-0.8)
         s, t = stage_array(student, layer), stage_array(teacher, layer)
-        s = resize_array(conv_bn_array(s, method.transforms[layer]), t.shape[2:])
+        if layer != "logits":
+            s = resize_array(conv_bn_array(s, method.transforms[layer]), t.shape[2:])
         target = np.where(t > -0.8, t, -0.8)
-        distance = np.where((s <= target) & (target <= 0), 0, (s - target) ** 2).sum() / len(t)
-        expected[layer] = 0.01 * share * distance
+        distance = np.where((s <= target) & (target <= 0), 0, (s - target) ** 2).sum(axis=1).mean()
+        expected[layer] = 0.01 * scale * distance
     assert_terms(method(student, teacher, random_batch()), expected)
 
 
@@ -115,5 +125,6 @@ class TestMargins:
 
 def test_equation_says_how_much_each_resolution_counts() -> None:
     assert make_method("ofd", TEACHER, TEACHER).equation() == (
-        "1e-05 (0.125 OFD(t_e2 -> s_e2) + 0.25 OFD(t_e3 -> s_e3) + 0.5 OFD(t_e4 -> s_e4) + OFD(t_e5 -> s_e5))"
+        "1e-05 (2080.12 OFD(t_e2 -> s_e2) + 1056.25 OFD(t_e3 -> s_e3) + 544.5 OFD(t_e4 -> s_e4)"
+        " + 1089 OFD(t_e5 -> s_e5))"
     )

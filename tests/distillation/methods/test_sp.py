@@ -36,7 +36,7 @@ def test_terms_are_golden(kind: str) -> None:
     expected = {}
     for layer in ("e4", "e5"):
         s, t = (golden_similarity(stage_array(features, layer)) for features in (student, teacher))
-        expected[layer] = 7 * np.square(s - t).sum() / 2**2
+        expected[layer] = 7 * np.square(s - t).sum() / (64 * 2)
     assert_terms(method(student, teacher, random_batch()), expected, rel=1e-4)
 
 
