@@ -70,10 +70,10 @@ class Distiller(TrainingTask):
                 terms = self.balance(segmentation, terms, [p for p in self.network.parameters() if p.requires_grad])
             if self.strength != 1:
                 terms = {term: self.strength * value for term, value in terms.items()}
-        if self.training:
+        if self.training and self.steps:
             self.gradient_share(segmentation, terms, self.network, self.step, self.steps)
-            if self.observe is not None:
-                self.observe(self.step, {**segmentation, **terms}, self.network)
+        if self.observe is not None and self.training:
+            self.observe(self.step, {**segmentation, **terms}, self.network)
         return with_sum({**segmentation, **terms})
 
     def equation(self) -> str:

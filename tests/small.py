@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,5 +98,10 @@ def write_bare_archive(
     return folder
 
 
-def equal_states(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+def equal_states(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Of tensors, and of what modules keep besides them."""
+
+    def equal(value: Any, of_other: Any) -> bool:
+        return torch.equal(value, of_other) if isinstance(value, Tensor) else value == of_other
+
+    return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
