@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from multiprocessing import active_children
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from datasets.frame import Frame
 from datasets.slices.slice_folder import SliceFolder, case_of
 from datasets.slices.unlabelled import UnlabelledSlices
 from datasets.window import window_image
-from utils.batch import UNLABELLED, Batch
+from utils.batch import UNLABELLED, Batch, mixup
 from utils.errors import UserError
 from utils.seeding import generator
 
@@ -72,25 +74,20 @@ class SliceDataset(Dataset[Sample]):
 class StepBatches(Sampler[list[tuple[int, int]]]):
     """The batches of a run's steps, each a list of (epoch, i), in an order drawn from (seed, epoch).
 
-    An epoch is one pass over n slices. With `unlabelled` slices, `unlabelled_per_batch` (by default half) of each batch
-    are such, with i from n on; they continue from epoch to epoch, each once before any comes again, in an order drawn
-    for every such round.
+    An epoch is one pass over n slices; a last batch of a single one is filled from the epoch's start, for batch norm
+    and the methods that compare slices need two. Of `unlabelled` slices, `unlabelled_per_batch` (by default
+    `batch_size`) join each batch, with i from n on; they continue from epoch to epoch, each once before any comes
+    again, in an order drawn for every such round.
     """
 
     def __init__(
         self, n: int, batch_size: int, seed: int, unlabelled: int = 0, unlabelled_per_batch: int | None = None
     ) -> None:
-        self.n, self.seed, self.unlabelled = n, seed, unlabelled
+        self.n, self.batch_size, self.seed, self.unlabelled = n, batch_size, seed, unlabelled
         self.unlabelled_each = 0
         if unlabelled:
-            self.unlabelled_each = batch_size // 2 if unlabelled_per_batch is None else unlabelled_per_batch
-            if not 0 < self.unlabelled_each < batch_size:
-                raise UserError(
-                    f"--batch_size {batch_size} with {self.unlabelled_each} unlabelled slices: a batch needs slices "
-                    "with masks and without; give a larger one"
-                )
-        self.labelled_each = batch_size - self.unlabelled_each
-        self.per_epoch = -(-n // self.labelled_each)
+            self.unlabelled_each = batch_size if unlabelled_per_batch is None else unlabelled_per_batch
+        self.per_epoch = -(-n // batch_size)
         self.steps = range(self.per_epoch)
         """Of the run, those to give batches for; set before each iteration."""
 
@@ -104,7 +101,9 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
             epoch, place = divmod(step, self.per_epoch)
             if not order or place == 0:
                 order = generator(self.seed, "order", epoch).permutation(self.n).tolist()
-            labelled = order[place * self.labelled_each : (place + 1) * self.labelled_each]
+            labelled = order[place * self.batch_size : (place + 1) * self.batch_size]
+            if len(labelled) < 2:
+                labelled += order[: self.batch_size - len(labelled)]
             yield [(epoch, i) for i in (*labelled, *islice(unlabelled, self.unlabelled_each))]
 
     def _unlabelled_from(self, place: int) -> Iterator[int]:
@@ -124,10 +123,18 @@ class TrainingLoader:
     """Batches of a `SliceDataset` for any steps of a run, drawn with the dataset's seed."""
 
     def __init__(
-        self, dataset: SliceDataset, batch_size: int, workers: int, unlabelled_per_batch: int | None = None
+        self,
+        dataset: SliceDataset,
+        batch_size: int,
+        workers: int,
+        unlabelled_per_batch: int | None = None,
+        mixup_alpha: float = 0.0,
     ) -> None:
-        """workers: processes that load; 0 loads in this one. unlabelled_per_batch: see `StepBatches`."""
-        self.dataset = dataset
+        """workers: processes that load; 0 loads in this one. unlabelled_per_batch: see `StepBatches`.
+
+        mixup_alpha: of `utils.batch.mixup`; 0 mixes nothing.
+        """
+        self.dataset, self.mixup_alpha = dataset, mixup_alpha
         self.batches = StepBatches(
             len(dataset), batch_size, dataset.seed, len(dataset.unlabelled or ()), unlabelled_per_batch
         )
@@ -154,13 +161,29 @@ class TrainingLoader:
     def between(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of a run's steps from `start` to before `stop`, one epoch after another."""
         self.batches.steps = range(start, stop)
-        return iter(self.loader)
+        batches = iter(self.loader)
+        if self.loader.num_workers:
+            # Registered last, called first: before PyTorch waits some seconds for each of them.
+            atexit.unregister(kill_loading_processes)
+            atexit.register(kill_loading_processes)
+        return self._mixed(batches, start) if self.mixup_alpha else batches
+
+    def _mixed(self, batches: Iterator[Batch], start: int) -> Iterator[Batch]:
+        for step, batch in enumerate(batches, start):
+            yield mixup(batch, self.mixup_alpha, generator(self.dataset.seed, "mixup", step))
 
 
 def ignore_interruptions(worker: int) -> None:
     """Leave Ctrl-C and SIGTERM, which reach loading processes too, to the one that trains: it finishes its step."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def kill_loading_processes() -> None:
+    """When Python exits with some left: they ignore the signal that multiprocessing sends before it waits for them."""
+    for process in active_children():
+        if process.daemon:
+            process.kill()
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from distillation.balance import GradientBalance
 from distillation.gradients import GradientShare
 from distillation.method import Method
-from distillation.segmentation_loss import segmentation_equation, segmentation_loss
+from distillation.segmentation_loss import batch_loss, segmentation_equation
 from distillation.task import TrainingTask, with_sum
 from distillation.teacher import Teacher
 from networks.contract import Features, SegmentationNetwork
@@ -64,7 +64,7 @@ class Distiller(TrainingTask):
         teacher = in_float32(self.teacher.features(batch), self.teacher.channels.has_decoder)
         student = in_float32(self.network.features(batch.image), self.network.channels.has_decoder)
         with torch.autocast(student.logits.device.type, enabled=False):
-            segmentation = segmentation_loss(student.logits, batch.mask, detached=self.method.focal_detached)
+            segmentation = batch_loss(student.logits, batch, self.method.focal_detached)
             terms = self.method(student, teacher, with_teachers_masks(batch, teacher.logits))
             if self.balance is not None:
                 terms = self.balance(segmentation, terms, [p for p in self.network.parameters() if p.requires_grad])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.batch import has_mask
+from utils.batch import Batch, has_mask
 
 SLICE_DIMS = (1, 2, 3)
 
@@ -34,6 +34,15 @@ def segmentation_loss(logits: Tensor, mask: Tensor, detached: bool = False) -> d
     total = (weights * (log_p[:, 1:].exp().sum(SLICE_DIMS) + foreground.sum(SLICE_DIMS))).sum()
     dice = (2 * overlap + 1) / (total + 1)
     return {"focal": 0.5 * focal, "dice": 0.5 * (1 - dice)}
+
+
+def batch_loss(logits: Tensor, batch: Batch, detached: bool = False) -> dict[str, Tensor]:
+    """`segmentation_loss` against the batch's masks; after mixup, of both masks in the images' shares."""
+    terms = segmentation_loss(logits, batch.mask, detached)
+    if batch.other_mask is None:
+        return terms
+    others = segmentation_loss(logits, batch.other_mask, detached)
+    return {term: batch.share * value + (1 - batch.share) * others[term] for term, value in terms.items()}
 
 
 def segmentation_equation(detached: bool = False) -> str:

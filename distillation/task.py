@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from distillation.segmentation_loss import segmentation_equation, segmentation_loss
+from distillation.segmentation_loss import batch_loss, segmentation_equation
 from networks.contract import SegmentationNetwork
 from utils.batch import Batch
 
@@ -62,7 +62,7 @@ class SupervisedTask(TrainingTask):
         """{term: weighted scalar, ..., "loss": their sum}; autocast reaches the network, not the losses."""
         logits = self.network(batch.image)
         with torch.autocast(logits.device.type, enabled=False):
-            terms = segmentation_loss(logits.float(), batch.mask)
+            terms = batch_loss(logits.float(), batch)
         return with_sum(terms)
 
     def equation(self) -> str:

@@ -51,7 +51,14 @@ class DataOptions:
     window: Window | None = option(
         None, "intensity window, HU for CT (default: the data's; to distil, the teacher's)", metavar=("LO", "HI")
     )
-    augment: Literal["none", "paper", "strong"] = option("paper", "augmentation of training slices")
+    augment: Literal["none", "mild", "paper", "strong"] = option(
+        "mild",
+        "of training slices; mild: small turns, scales and shifts, gamma, noise; paper: flips and quarter turns; "
+        "strong: these, and elastic deformations",
+    )
+    mixup: NonNegative = option(
+        0.0, "mix the slices of a batch, in shares of Beta(ALPHA, ALPHA); 0: off", metavar="ALPHA"
+    )
 
     def __post_init__(self) -> None:
         if self.window is not None and self.window[0] >= self.window[1]:
@@ -87,7 +94,9 @@ class TrainingOptions:
         const="imagenet",
         metavar="imagenet|FILE|CKPT|teacher",
     )
-    amp: Literal["auto", "off", "bf16", "fp16"] = option("auto", "mixed precision; auto: on GPUs")
+    amp: Literal["auto", "off", "bf16", "fp16"] = option(
+        "auto", "mixed precision; auto: where the processor has fast instructions for it"
+    )
     workers: NonNegativeInt | None = option(
         None, "processes that load slices (default: by the number of cores)", identity=False
     )
@@ -154,7 +163,7 @@ class DistillationOptions:
         identity=False,
     )
     unlabelled_per_batch: PositiveInt | None = option(
-        None, "how many slices of a batch are unlabelled ones (default: half)", metavar="N"
+        None, "how many unlabelled slices join each batch (default: as many as labelled ones)", metavar="N"
     )
     record_terms: NonNegativeInt = option(
         0,

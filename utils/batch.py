@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,16 +15,21 @@ UNLABELLED = 255
 class Batch(NamedTuple):
     """image: float32 [B, 1, H, W] in [-1, 1]; mask: uint8 [B, H, W], class indices; cases: B names.
 
-    Where a slice has no mask, every pixel of `mask` is `UNLABELLED`.
+    Where a slice has no mask, every pixel of `mask` is `UNLABELLED`. After `mixup` a share of 0.5 to 1 of an image is
+    the slice that `mask` and `cases` describe, and the rest another slice, of `other_mask`.
     """
 
     image: Tensor
     mask: Tensor
     cases: list[str]
+    other_mask: Tensor | None = None
+    share: float = 1.0
 
     def to(self, device: torch.device) -> Batch:
         """A copy on another device; from pinned memory it does not block."""
-        return Batch(self.image.to(device, non_blocking=True), self.mask.to(device, non_blocking=True), self.cases)
+        image, mask = self.image.to(device, non_blocking=True), self.mask.to(device, non_blocking=True)
+        other = None if self.other_mask is None else self.other_mask.to(device, non_blocking=True)
+        return Batch(image, mask, self.cases, other, self.share)
 
 
 def most_probable(scores: Tensor) -> Tensor:
@@ -36,3 +42,21 @@ def has_mask(mask: Tensor) -> Tensor:
     """bool [B] for masks [B, H, W]: False where a slice is `UNLABELLED`."""
     # One pixel decides, as a mask is unlabelled in all its pixels or in none.
     return mask[:, 0, 0] != UNLABELLED
+
+
+def mixup(batch: Batch, alpha: float, rng: np.random.Generator) -> Batch:
+    """Each slice mixed with another of the batch, labelled ones with labelled, unlabelled ones with unlabelled.
+
+    One share for the batch, drawn from Beta(alpha, alpha), of which the larger part stays with the slice itself.
+    H. Zhang, M. Cisse, Y. N. Dauphin, D. Lopez-Paz: mixup: Beyond Empirical Risk Minimization, ICLR 2018
+    (arXiv 1710.09412).
+    """
+    share = float(rng.beta(alpha, alpha))
+    share = max(share, 1 - share)
+    labelled = has_mask(batch.mask).numpy()
+    others = np.arange(len(labelled))
+    for group in (np.flatnonzero(labelled), np.flatnonzero(~labelled)):
+        others[group] = rng.permutation(group)
+    order = torch.from_numpy(others)
+    image = share * batch.image + (1 - share) * batch.image[order]
+    return batch._replace(image=image, other_mask=batch.mask[order], share=share)

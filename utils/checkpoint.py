@@ -10,8 +10,8 @@ import torch
 from utils.errors import UserError
 from utils.files import atomic_write
 
-FORMAT = 2
-"""Of what is written. Format 1 had no number; its networks are read, its runs can't be resumed."""
+FORMAT = 3
+"""Of what is written. Networks of formats 1, which had no number, and 2 are read, their runs can't be resumed."""
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -31,6 +31,6 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str,
         raise UserError(f"{path}: is not a checkpoint that can be read ({reason})") from None
     if not isinstance(content, dict) or "weights" not in content:
         raise UserError(f"{path}: holds no network weights; give a checkpoint that train.py or train_kd.py wrote")
-    if content.get("format", 1) not in (1, FORMAT):
+    if content.get("format", 1) not in (1, 2, FORMAT):
         raise UserError(f"{path}: has the unknown checkpoint format {content['format']!r}; update the code to read it")
     return content

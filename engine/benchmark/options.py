@@ -22,7 +22,7 @@ LONGER_OF_PRESET = {"cpu": 2.0}
 """A length that isn't measured: the next launch gives the same tables."""
 OF_THE_TEACHER = ("dataset", "task", "size", "crop", "window")
 """Options of data that a given teacher has decided."""
-OF_DATA = ("train_data_path", "test_data_path", "augment", "val_fraction", *OF_THE_TEACHER)
+OF_DATA = ("train_data_path", "test_data_path", "augment", "mixup", "val_fraction", *OF_THE_TEACHER)
 OF_TRAINING = ("steps", "epochs", "val_every", "batch_size", "lr", "amp", "init", "workers", "device")
 ALIASES = {"teacher": "tckpt", "students": "smodel", **TRAINING_ALIASES}
 
@@ -65,7 +65,7 @@ class BenchmarkOptions:
     report: bool = option(False, "train nothing: tables of the runs in this command that are finished")
     preset: Literal["cpu", "full"] = option(
         "cpu",
-        "cpu: 250 steps of 4 slices, four validations, amp off (bf16 is faster on CPUs that have it), meant for "
+        "cpu: 250 steps of 4 slices, four validations, amp off, meant for "
         "teachers of small slices; full: 120 epochs in batches of 8, a validation every 4, amp auto; flags override it",
     )
     jobs: PositiveInt = option(1, "runs at the same time; on a CPU each then has one thread")

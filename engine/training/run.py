@@ -95,7 +95,7 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None) -> Trainer:
 
     dataset = SliceDataset(slices, names, segmenter.frame, data.augment, training.seed, segmenter.window, unlabelled)
     per_batch = run.distillation.unlabelled_per_batch if run.distillation else None
-    loader = TrainingLoader(dataset, training.batch_size, choose_workers(training.workers), per_batch)
+    loader = TrainingLoader(dataset, training.batch_size, choose_workers(training.workers), per_batch, data.mixup)
     schedule = Schedule.from_options(training, loader.steps_per_epoch)
     precision = Precision(training.amp, device)
     validation = Validation(segmenter, slices, val_cases, training.batch_size, precision)

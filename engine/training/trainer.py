@@ -30,6 +30,8 @@ from utils.files import make_folder
 from utils.progress import print_line, progress
 
 SAVE_EVERY = 600.0  # seconds from one last.ckpt to the next, where validations are further apart
+FUSED_DEVICES = ("cpu", "cuda", "mps")
+"""Where Adam updates all parameters in one pass."""
 
 
 @dataclass
@@ -235,8 +237,12 @@ class Trainer:
 
 
 def make_optimizers(task: TrainingTask, lr: float) -> Sequence[torch.optim.Optimizer]:
-    """Adam on what the task trains, and after it the task's own, whose parameters Adam leaves alone."""
+    """Adam on what the task trains, and after it the task's own, whose parameters Adam leaves alone.
+
+    D. P. Kingma, J. Ba: Adam: A Method for Stochastic Optimization, ICLR 2015 (arXiv 1412.6980).
+    """
     extra = task.extra_optimizers()
     theirs = {id(p) for optimizer in extra for group in optimizer.param_groups for p in group["params"]}
     trained = [p for p in task.parameters() if p.requires_grad and id(p) not in theirs]
-    return [torch.optim.Adam(trained, lr=lr), *extra]
+    fused = all(p.device.type in FUSED_DEVICES for p in trained)
+    return [torch.optim.Adam(trained, lr=lr, fused=fused), *extra]

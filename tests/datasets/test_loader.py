@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +16,8 @@ from datasets.loader import SliceDataset, StepBatches, TrainingLoader
 from datasets.slices.slice_folder import SliceFolder
 from datasets.window import percentiles, window_image
 from tests.data import ct_and_label, cut_slices, kits_case
+from tests.paths import ROOT
+from utils.batch import UNLABELLED, Batch, has_mask, mixup
 from utils.errors import UserError
 from utils.seeding import generator
 
@@ -70,7 +76,7 @@ def test_augmented_samples_keep_their_form(slices: SliceFolder, augment: str) ->
 def test_image_and_mask_move_together() -> None:
     mask = torch.zeros(64, 64, dtype=torch.uint8)
     mask[10:40, 20:35] = 1
-    for name in ("paper", "strong"):
+    for name in ("mild", "paper", "strong"):
         for i in range(30):
             image, moved = get_augment(name)(mask[None] * 2.0 - 1, mask, generator(0, i))
             assert float(((image[0] > 0) != (moved > 0)).sum()) <= 0.05 * float(mask.sum())
@@ -86,8 +92,38 @@ def test_paper_gives_all_eight_flips_and_turns() -> None:
     assert all(get_augment("paper")(wide, wide[0], generator(0, i))[0].shape == (1, 4, 6) for i in range(20))
 
 
+def test_mild_moves_in_shares_of_the_side_and_turns_no_side_to_the_other() -> None:
+    """A square off the centre, at two sizes: it stays in its quarter, and moves alike in shares of the side."""
+    centres = []
+    for side in (40, 200):
+        mask = torch.zeros(side, side, dtype=torch.uint8)
+        mask[side // 5 : 2 * side // 5, 3 * side // 5 : 4 * side // 5] = 1
+        moved = [get_augment("mild")(mask[None] * 2.0 - 1, mask, generator(1, i))[1] for i in range(20)]
+        centres.append(torch.stack([each.nonzero().float().mean(0) / side for each in moved]))
+    torch.testing.assert_close(centres[0], centres[1], atol=0.02, rtol=0)
+    assert (centres[1][:, 0] < 0.5).all() and (centres[1][:, 1] > 0.5).all()
+    assert (centres[1].std(0) > 0.02).all()
+
+
+def test_mild_turns_slices_that_are_not_square_without_shearing_them() -> None:
+    mask = torch.zeros(60, 120, dtype=torch.uint8)
+    mask[20:40, 50:70] = 1
+    for i in range(20):
+        moved = get_augment("mild")(mask[None] * 2.0 - 1, mask, generator(0, i))[1].nonzero().float()
+        spread = torch.cov(moved.T)
+        assert float(spread[0, 0] / spread[1, 1]) == pytest.approx(1, abs=0.1)
+        assert abs(float(spread[0, 1])) < 0.05 * float(spread[0, 0])
+
+
+def test_mild_replicates_the_border() -> None:
+    bright = torch.ones(1, 32, 32)
+    for i in range(20):
+        image, mask = get_augment("mild")(bright, torch.full((32, 32), 2, dtype=torch.uint8), generator(0, i))
+        assert float(image.min()) > 0.4 and (mask == 2).all()
+
+
 def test_wrong_augmentation() -> None:
-    with pytest.raises(UserError, match="choose one of none, paper, strong"):
+    with pytest.raises(UserError, match="choose one of none, mild, paper, strong"):
         get_augment("wild")
 
 
@@ -141,6 +177,54 @@ def test_every_sample_comes_once_an_epoch_in_another_order_each_time() -> None:
     assert orders[0] != orders[1]
 
 
+def test_a_last_batch_of_one_is_filled_from_the_start_of_its_epoch() -> None:
+    batches = StepBatches(9, 4, seed=0)
+    batches.steps = range(6)
+    drawn = list(batches)
+    assert [len(batch) for batch in drawn] == [4] * 6 and batches.per_epoch == 3
+    for first, last in ((drawn[0], drawn[2]), (drawn[3], drawn[5])):
+        assert last[1:] == first[:3] and last[0] not in first
+    single, pair = StepBatches(3, 1, seed=0), StepBatches(3, 2, seed=0)
+    assert [len(batch) for batch in single] == [1, 1, 1] and [len(batch) for batch in pair] == [2, 2]
+
+
+class TestMixup:
+    def loader(self, slices: SliceFolder, alpha: float, workers: int = 0) -> TrainingLoader:
+        return TrainingLoader(SliceDataset(slices, slices.train, FRAME, "paper", 1), 4, workers, mixup_alpha=alpha)
+
+    def test_an_image_is_the_mix_of_two_with_the_larger_share_its_own(self, slices: SliceFolder) -> None:
+        shares = []
+        plain, mixed = (self.loader(slices, alpha).between(0, 9) for alpha in (0, 1.0))
+        for before, after in zip(plain, mixed, strict=True):
+            assert torch.equal(before.mask, after.mask) and before.cases == after.cases
+            others = (after.image - after.share * before.image) / (1 - after.share)
+            for other, mask in zip(others, after.other_mask, strict=True):
+                distances = (before.image - other).abs().amax((1, 2, 3))
+                assert float(distances.min()) < 1e-3 and torch.equal(before.mask[distances.argmin()], mask)
+            assert before.other_mask is None and 0.5 <= after.share <= 1
+            shares.append(after.share)
+        assert len(set(shares)) == len(shares)
+
+    def test_seed_and_step_decide_alone(self, slices: SliceFolder) -> None:
+        uninterrupted = list(self.loader(slices, 0.4).between(0, 9))
+        for workers, start in ((0, 4), (2, 0)):
+            rest = self.loader(slices, 0.4, workers).between(start, 9)
+            for one, other in zip(uninterrupted[start:], rest, strict=True):
+                assert one.share == other.share and torch.equal(one.image, other.image)
+                assert torch.equal(one.other_mask, other.other_mask)
+
+    def test_slices_without_masks_mix_among_themselves(self) -> None:
+        masks = torch.tensor([0, UNLABELLED, 1, UNLABELLED, 2], dtype=torch.uint8)
+        batch = Batch(torch.arange(5.0)[:, None, None, None], masks[:, None, None], list("abcde"))
+        seen = set()
+        for i in range(40):
+            mixed = mixup(batch, 1.0, generator(0, i))
+            assert torch.equal(has_mask(mixed.other_mask), has_mask(batch.mask))
+            others = (mixed.image - mixed.share * batch.image).flatten() / (1 - mixed.share)
+            seen |= set(enumerate(others.round().int().tolist()))
+        assert seen == {(i, j) for group in ((0, 2, 4), (1, 3)) for i in group for j in group}
+
+
 def test_window_image() -> None:
     image = np.array([-32768, -200, 50, 300, 32767], np.int16)
     windowed = window_image(image, -200, 300)
@@ -152,3 +236,20 @@ def test_percentiles_are_those_of_numpy() -> None:
     image = np.random.default_rng(0).normal(0, 3000, (5, 17, 13)).astype(np.int16)
     percents = (0, 0.5, 37, 99.5, 100)
     assert percentiles(image, *percents) == pytest.approx(np.percentile(image, percents))
+
+
+def test_a_program_that_fails_with_loading_processes_left_ends(tmp_path: Path) -> None:
+    program = (
+        "from tests.small import write_bare_archive\n"
+        "from datasets.frame import Frame\n"
+        "from datasets.loader import SliceDataset, TrainingLoader\n"
+        "from datasets.slices.slice_folder import SliceFolder\n"
+        "from pathlib import Path\n"
+        f"slices = SliceFolder.open(write_bare_archive(Path({str(tmp_path / 'slices')!r})), 'kits', 'tumor')\n"
+        "loader = TrainingLoader(SliceDataset(slices, slices.train, Frame(64, 0)), batch_size=2, workers=1)\n"
+        "batches = loader.between(0, 4)\n"
+        "next(batches)\n"
+        "1 / 0\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr

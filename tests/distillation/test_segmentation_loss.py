@@ -7,9 +7,9 @@ import pytest
 import torch
 from monai.losses import DiceLoss, FocalLoss
 
-from distillation.segmentation_loss import segmentation_loss
+from distillation.segmentation_loss import batch_loss, segmentation_loss
 from tests.golden.arrays import array, assert_terms, log_softmax_array
-from utils.batch import UNLABELLED, has_mask
+from utils.batch import UNLABELLED, Batch, has_mask
 
 
 def random_segmentation(classes: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,3 +92,21 @@ class TestSlicesWithoutMasks:
     def test_labelled_tells_which(self) -> None:
         _, mask = self.batch(3, [True, False, True])
         assert has_mask(mask).tolist() == [True, False, True]
+
+
+class TestMixedSlices:
+    def test_is_the_mix_of_the_losses_against_both_masks(self) -> None:
+        draw = torch.Generator().manual_seed(0)
+        logits = torch.randn(2, 3, 7, 5, generator=draw)
+        mask, other = torch.randint(0, 3, (2, 2, 7, 5), dtype=torch.uint8, generator=draw)
+        batch = Batch(torch.zeros(2, 1, 7, 5), mask, ["a", "b"], other, 0.7)
+        own, others = segmentation_loss(logits, mask), segmentation_loss(logits, other)
+        assert_terms(
+            batch_loss(logits, batch), {term: 0.7 * float(own[term]) + 0.3 * float(others[term]) for term in own}
+        )
+        assert_terms(batch_loss(logits, batch._replace(other_mask=None)), {term: float(own[term]) for term in own})
+
+    def test_both_masks_go_to_the_device(self) -> None:
+        mask = torch.zeros(1, 2, 2, dtype=torch.uint8)
+        moved = Batch(torch.zeros(1, 1, 2, 2), mask, ["a"], mask + 1, 0.7).to(torch.device("meta"))
+        assert moved.other_mask is not None and moved.other_mask.is_meta and moved.share == 0.7

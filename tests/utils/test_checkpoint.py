@@ -17,8 +17,9 @@ def test_what_is_saved_is_read_with_its_format(tmp_path: Path) -> None:
     assert content["format"] == FORMAT and torch.equal(content["weights"]["w"], torch.ones(2))
 
 
-def test_the_previous_format_is_read(tmp_path: Path) -> None:
-    torch.save({"weights": {}, "model": "raunet"}, tmp_path / "a.ckpt")
+@pytest.mark.parametrize("number", [{}, {"format": 1}, {"format": 2}])
+def test_earlier_formats_are_read(tmp_path: Path, number: dict[str, int]) -> None:
+    torch.save({"weights": {}, "model": "raunet", **number}, tmp_path / "a.ckpt")
     assert load_checkpoint(tmp_path / "a.ckpt")["model"] == "raunet"
 
 

@@ -130,18 +130,22 @@ class TestBatches:
     """Six labelled slices and eight without masks."""
 
     def test_a_fixed_number_of_each_batch_has_no_mask(self, training: SliceFolder, without: UnlabelledSlices) -> None:
-        drawn = epochs(training, 0, unlabelled=without)
-        assert [has_mask(batch.mask).tolist() for batch in drawn] == [[True] * 3 + [False] * 2] * 2
+        drawn = epochs(training, 0, batch_size=4, unlabelled=without)
+        assert [has_mask(batch.mask).tolist() for batch in drawn] == [[True] * n + [False] * 4 for n in (4, 2)]
         for batch in drawn:
             labelled = has_mask(batch.mask)
             assert (batch.mask[labelled] <= 1).all() and (batch.mask[~labelled] == UNLABELLED).all()
-            assert all(case in ("00210", "00211") for case in batch.cases[3:])
-        assert [len(batch.cases) for batch in epochs(training, 0, unlabelled=without, unlabelled_per_batch=1)] == [5, 3]
+            assert all(
+                case in ("00210", "00211") for case, known in zip(batch.cases, labelled, strict=True) if not known
+            )
+        for each in (1, 7):
+            joined = epochs(training, 0, batch_size=3, unlabelled=without, unlabelled_per_batch=each)
+            assert [len(batch.cases) for batch in joined] == [3 + each] * 2
 
     def test_the_labelled_part_is_what_it_would_be_alone(
         self, training: SliceFolder, without: UnlabelledSlices
     ) -> None:
-        joined = epochs(training, 0, 1, unlabelled=without)
+        joined = epochs(training, 0, 1, batch_size=3, unlabelled=without, unlabelled_per_batch=2)
         alone = epochs(training, 0, 1, batch_size=3)
         assert_equal([Batch(batch.image[:3], batch.mask[:3], batch.cases[:3]) for batch in joined], alone)
 
@@ -150,8 +154,8 @@ class TestBatches:
         assert_equal(alone, parallel)
 
     def test_continues_within_an_epoch(self, training: SliceFolder, without: UnlabelledSlices) -> None:
-        both = epochs(training, 2, 3, unlabelled=without)
-        assert_equal(epochs(training, 3, unlabelled=without, start=1), both[3:])
+        both = epochs(training, 2, 3, batch_size=3, unlabelled=without)
+        assert_equal(epochs(training, 3, batch_size=3, unlabelled=without, start=1), both[3:])
 
     def test_a_sample_is_the_slice_in_the_given_window(self, training: SliceFolder, without: UnlabelledSlices) -> None:
         dataset = SliceDataset(training, training.train, Frame(0, 0), unlabelled=without, window=(-1000.0, 1000.0))
@@ -169,11 +173,6 @@ class TestBatches:
             image, mask, _ = dataset[0, len(dataset) + i]
             assert (image.shape, mask.shape) == ((1, 24, 24), (24, 24)) and (mask == UNLABELLED).all()
 
-    def test_too_small_a_batch(self, training: SliceFolder, without: UnlabelledSlices) -> None:
-        for batch_size, per_batch in ((1, None), (4, 4)):
-            with pytest.raises(UserError, match=f"--batch_size {batch_size} with . unlabelled slices"):
-                epochs(training, 0, batch_size=batch_size, unlabelled=without, unlabelled_per_batch=per_batch)
-
 
 class TestOrder:
     def unlabelled_items(self, batches: StepBatches, epochs: int) -> list[int]:
@@ -181,13 +180,13 @@ class TestOrder:
         return [i for batch in batches for _, i in batch if i >= batches.n]
 
     def test_each_comes_once_before_any_comes_again(self) -> None:
-        """7 slices, 3 batches of 2 in each epoch: the rounds do not end where the epochs do."""
-        items = self.unlabelled_items(StepBatches(9, 5, 0, unlabelled=7), 7)
+        """7 slices, 3 batches with 2 in each epoch: the rounds do not end where the epochs do."""
+        items = self.unlabelled_items(StepBatches(9, 3, 0, unlabelled=7, unlabelled_per_batch=2), 7)
         assert len(items) == 7 * 3 * 2 == len(set(items))
         rounds = [[(i - 9) % 7 for i in items[start : start + 7]] for start in range(0, 42, 7)]
         assert all(sorted(order) == list(range(7)) for order in rounds)
         assert len({tuple(order) for order in rounds}) > 1
-        assert items != self.unlabelled_items(StepBatches(9, 5, 1, unlabelled=7), 7)
+        assert items != self.unlabelled_items(StepBatches(9, 3, 1, unlabelled=7, unlabelled_per_batch=2), 7)
 
     def test_a_slice_that_comes_again_is_augmented_differently(
         self, training: SliceFolder, without: UnlabelledSlices

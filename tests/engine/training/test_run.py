@@ -14,6 +14,7 @@ from datasets.frame import Frame
 from datasets.slices.slice_folder import SliceFolder
 from distillation import parse_methods
 from distillation.specs import MethodSpec
+from engine.device import Precision
 from engine.options import DataOptions, DistillationOptions, RunOptions, TrainingOptions
 from engine.segmenter import Segmenter
 from engine.training.run import decide_data, make_trainer, train
@@ -21,6 +22,7 @@ from engine.training.term_recorder import read_records
 from engine.training.trainer import Trainer
 from networks import NETWORKS
 from tests.small import SmallNetwork, equal_states, write_bare_archive
+from tests.training import stop_after
 from utils.errors import UserError
 from utils.files import read_json
 
@@ -80,7 +82,7 @@ def test_what_the_options_lead_to_is_printed(
 ) -> None:
     trainer = train(make_trainer(options(slices, tmp_path)))
     lines = dict(line.strip().split("  ", 1) for line in capsys.readouterr().out.splitlines() if "  " in line.strip())
-    assert (lines["amp"], lines["device"]) == ("off", "cpu")
+    assert (lines["amp"], lines["device"]) == (Precision("auto", torch.device("cpu")).name, "cpu")
     config = trainer.folder.config
     assert lines["fingerprint of slices"] == config["slices"] and config["amp"] == "auto"
     assert read_json(tmp_path / "config.json").items() >= config.items()
@@ -102,6 +104,25 @@ def test_the_window_in_force_counts_whether_it_was_given_or_is_the_data_s(slices
     assert config["window"] == [-200.0, 300.0]
     given = replace(run, data=replace(run.data, window=(-200.0, 300.0)))
     assert make_trainer(given).folder.config == config
+
+
+def test_an_interrupted_run_with_mixup_ends_as_an_uninterrupted_one(slices: SliceFolder, tmp_path: Path) -> None:
+    def mixed(folder: str, alpha: float = 1.0, **training: Any) -> Trainer:
+        run = options(slices, tmp_path / folder, **training)
+        return make_trainer(replace(run, data=replace(run.data, mixup=alpha)))
+
+    whole, alone, stopped = mixed("whole"), mixed("alone", 0.0), mixed("parts")
+    whole.fit()
+    alone.fit()
+    stop_after(stopped, 3)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit()
+    with pytest.raises(UserError, match=r"was trained with mixup = 1\.0, not 0\.5"):
+        mixed("parts", 0.5, resume=True)
+    resumed = mixed("parts", resume=True)
+    resumed.fit()
+    states = [trainer.task.state_dict() for trainer in (whole, resumed, alone)]
+    assert equal_states(states[0], states[1]) and not equal_states(states[0], states[2])
 
 
 def test_a_distilled_run_needs_its_teacher(slices: SliceFolder, tmp_path: Path) -> None:

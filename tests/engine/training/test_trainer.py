@@ -13,7 +13,9 @@ import torch
 
 from datasets.loader import SliceDataset, TrainingLoader
 from datasets.slices.slice_folder import SliceFolder
+from distillation.task import SupervisedTask
 from engine.training.schedule import Schedule
+from engine.training.trainer import make_optimizers
 from engine.training.validation import Validation, ValidationScores
 from tests.small import SmallNetwork, equal_states, write_bare_archive
 from tests.training import small_trainer, spy_on, stop_after
@@ -82,6 +84,24 @@ def test_the_loader_s_batches_are_taken_in_order_at_a_falling_rate(
     assert rates[0] == 1e-2 and all(later < rate for rate, later in pairwise(rates))
 
 
+def test_one_pass_over_all_parameters_steps_as_adam_does() -> None:
+    """Also where weights lie in memory channels last."""
+    fused, plain = (SmallNetwork(2).to(memory_format=torch.channels_last) for _ in range(2))
+    plain.load_state_dict(fused.state_dict())
+    (optimizer,) = make_optimizers(SupervisedTask(fused), lr=1e-2)
+    assert optimizer.defaults["fused"]
+    for network, adam in ((fused, optimizer), (plain, torch.optim.Adam(plain.parameters(), lr=1e-2, fused=False))):
+        draws = torch.Generator().manual_seed(0)
+        for _ in range(3):
+            for parameter in network.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=draws).as_strided(
+                    parameter.shape, parameter.stride()
+                )
+            adam.step()
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(fused.get_parameter(name), parameter, atol=1e-5, rtol=1e-4)
+
+
 def test_epochs_become_steps_once() -> None:
     from engine.options import TrainingOptions
 
@@ -108,7 +128,8 @@ def test_resuming_with_other_settings_is_refused(slices: SliceFolder, tmp_path: 
 def test_distillation_trains_adapters_and_exports_none(slices: SliceFolder, tmp_path: Path) -> None:
     trainer = small_trainer(slices, tmp_path, "hlfd", Schedule(4, 4, 1e-2))
     teacher = copy.deepcopy(trainer.task.teacher.network.state_dict())
-    adapters = {name: value.clone() for name, value in trainer.task.extra_state().items()}
+    state = trainer.task.extra_state()
+    adapters = {name: value.clone() for name, value in state.items() if name.startswith("method.")}
     assert adapters
     trainer.fit()
     assert equal_states(teacher, trainer.task.teacher.network.state_dict())
