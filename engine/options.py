@@ -210,8 +210,9 @@ class PredictionOptions:
     """prediction: how a checkpoint is used"""
 
     ckpt: Path = option(MISSING, "a checkpoint of train.py or train_kd.py")
-    threshold: Share | None = option(
-        None, "foreground where its probability is higher (default: the most probable class)"
+    decision: Literal["chosen", "argmax"] = option(
+        "chosen", "chosen: as the validation cases chose; argmax: the most probable class"
     )
+    threshold: Share | None = option(None, "foreground where its probability is higher, in place of --decision")
     batch_size: PositiveInt = option(8, "slices at once")
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps")

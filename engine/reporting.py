@@ -30,7 +30,13 @@ from utils.errors import UserError
 from utils.files import atomic_write
 
 TEMPLATES = Path(__file__).parent / "templates"
-COLUMNS = {"Dice": ("dice", ".3f"), "VOE": ("voe", ".3f"), "RVD": ("rvd", "+.3f"), "HD95 mm": ("hd95_mm", ".1f")}
+COLUMNS = {
+    "Dice": ("dice", ".3f"),
+    "Dice by argmax": ("argmax_dice", ".3f"),
+    "VOE": ("voe", ".3f"),
+    "RVD": ("rvd", "+.3f"),
+    "HD95 mm": ("hd95_mm", ".1f"),
+}
 
 
 def render(template: str, **content: Any) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import Tensor
 from datasets.frame import Frame
 from datasets.labels import LabelMap
 from datasets.window import window_image
+from engine.device import choose_device
+from engine.options import PredictionOptions
 from networks import build
 from networks.contract import SegmentationNetwork
 from utils.batch import most_probable
@@ -24,7 +27,10 @@ from utils.errors import UserError
 
 @dataclass
 class Segmenter:
-    """window is None where each volume has its own (percentiles of MR)."""
+    """window is None where each volume has its own (percentiles of MR).
+
+    offsets: of each foreground class, added to its logit before the decision; empty for none.
+    """
 
     network: SegmentationNetwork
     model: str
@@ -32,6 +38,7 @@ class Segmenter:
     label_map: LabelMap
     frame: Frame
     window: tuple[float, float] | None
+    offsets: tuple[float, ...] = ()
 
     def description(self) -> dict[str, Any]:
         """What a checkpoint records about the network, in plain types."""
@@ -42,6 +49,7 @@ class Segmenter:
             "task": self.label_map.to_dict(),
             "frame": self.frame.to_dict(),
             "window": None if self.window is None else list(self.window),
+            "offsets": list(self.offsets),
         }
 
     def source_labels(self) -> NDArray[np.uint8]:
@@ -68,6 +76,14 @@ class Segmenter:
         finally:
             self.network.train(training)
 
+    def probabilities(
+        self, image: NDArray[np.int16], window: tuple[float, float], batch_size: int = 8
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Class probabilities [n, C, H, W] at the slices' own resolution, batch by batch, for slices [N, H, W]."""
+        height, width = image.shape[1:]
+        for part, framed in self.framed_probabilities(image, window, batch_size):
+            yield part, self.frame.back(framed, (height, width))
+
     def segment(
         self,
         image: NDArray[np.int16],
@@ -75,22 +91,42 @@ class Segmenter:
         batch_size: int = 8,
         threshold: float | None = None,
     ) -> NDArray[np.uint8]:
-        """Class indices [N, H, W] of slices [N, H, W] at their own resolution.
-
-        The class is decided last: probabilities go back through the frame. Without a threshold the most
-        probable class wins; with one, a pixel is foreground where 1 - P(background) exceeds it.
-        """
+        """Class indices [N, H, W] of slices [N, H, W] at their own resolution, decided as by `decide`."""
         labels = np.empty(image.shape, np.uint8)
-        height, width = image.shape[1:]
-        for part, framed in self.framed_probabilities(image, window, batch_size):
-            probabilities = self.frame.back(framed, (height, width))
-            if threshold is None:
-                decided = most_probable(probabilities)
-            else:
-                foreground = 1 - probabilities[:, 0] > threshold
-                decided = (most_probable(probabilities[:, 1:]) + 1) * foreground
-            labels[part] = decided.to(torch.uint8).cpu().numpy()
+        for part, probabilities in self.probabilities(image, window, batch_size):
+            labels[part] = self.decide(probabilities, threshold)
         return labels
+
+    def decide(self, probabilities: Tensor, threshold: float | None = None) -> NDArray[np.uint8]:
+        """Class indices [n, H, W] of probabilities [n, C, H, W].
+
+        The most probable class wins, after the offsets. With a threshold, which goes before these, a pixel is
+        foreground where 1 - P(background) exceeds it.
+        """
+        if threshold is None:
+            decided = most_probable(self.weighted(probabilities))
+        else:
+            foreground = 1 - probabilities[:, 0] > threshold
+            decided = (most_probable(probabilities[:, 1:]) + 1) * foreground
+        return decided.to(torch.uint8).cpu().numpy()
+
+    def weighted(self, probabilities: Tensor) -> Tensor:
+        """Probabilities [n, C, H, W], not normalised, of logits with the offsets added to them."""
+        if not any(self.offsets):
+            return probabilities
+        factors = [1.0, *map(math.exp, self.offsets)]
+        return probabilities * probabilities.new_tensor(factors)[:, None, None]
+
+    def describe_decision(self, threshold: float | None = None) -> str:
+        """How `decide` decides, in words."""
+        if threshold is None and len(self.offsets) == 1:
+            threshold = 1 / (1 + math.exp(self.offsets[0]))
+        if threshold is not None:
+            return f"foreground where its probability exceeds {threshold:.4g}"
+        if not self.offsets:
+            return "the most probable class"
+        offsets = (f"{name} {offset:+.2f}" for name, offset in zip(self.label_map.classes, self.offsets, strict=True))
+        return f"the most probable class, with {', '.join(offsets)} on the logits"
 
 
 def load_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, dict[str, Any]]:
@@ -102,10 +138,18 @@ def load_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, dict[st
         label_map = LabelMap.from_dict(content["task"])
         frame = Frame.from_dict(content["frame"])
         window = None if content["window"] is None else (content["window"][0], content["window"][1])
+        # Checkpoints of before there were decisions have no offsets.
+        offsets = tuple(content.get("offsets", ()))
         network = build(content["model"], label_map.num_classes)
         network.load_state_dict(content["weights"])
     except (KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: is not a checkpoint of this project ({reason}); train it again") from None
     network.to(device).to(memory_format=torch.channels_last).eval()
-    return Segmenter(network, content["model"], content["dataset"], label_map, frame, window), content
+    return Segmenter(network, content["model"], content["dataset"], label_map, frame, window, offsets), content
+
+
+def open_segmenter(options: PredictionOptions) -> tuple[Segmenter, dict[str, Any]]:
+    """`load_segmenter` of the checkpoint, on the device and with the decision that the options name."""
+    segmenter, content = load_segmenter(options.ckpt, choose_device(options.device))
+    return (replace(segmenter, offsets=()) if options.decision == "argmax" else segmenter), content

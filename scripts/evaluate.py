@@ -27,13 +27,14 @@ def main() -> None:
     make_folder(options.outpath.parent)
 
     # PyTorch takes seconds to load, and --help should not wait for it.
-    from engine.device import choose_device
     from engine.evaluation.evaluate import cases_to_score, describe_evaluation, write_csv
     from engine.evaluation.score import score_cases
     from engine.evaluation.summaries import format_summary
-    from engine.segmenter import load_segmenter
+    from engine.segmenter import open_segmenter
 
-    segmenter, checkpoint = load_segmenter(prediction.ckpt, choose_device(prediction.device))
+    segmenter, checkpoint = open_segmenter(prediction)
+    if not options.slice_protocol:
+        print(f"decision: {segmenter.describe_decision(prediction.threshold)}", flush=True)
     volumes, slice_protocol = score_cases(
         segmenter,
         cases_to_score(segmenter, options),

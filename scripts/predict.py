@@ -45,16 +45,16 @@ def main() -> None:
     # PyTorch takes seconds to load, and --help should not wait for it.
     from datasets.raw.find_cases import find_cases
     from datasets.raw.volume import read_volume, write_labels
-    from engine.device import choose_device
     from engine.evaluation.predict import predict_volume
-    from engine.segmenter import load_segmenter
+    from engine.segmenter import open_segmenter
     from utils.progress import progress
 
     make_folder(files.outpath)
-    segmenter, _ = load_segmenter(prediction.ckpt, choose_device(prediction.device))
+    segmenter, _ = open_segmenter(prediction)
     cases = find_cases(files.inpath, segmenter.dataset)
     outputs = {case: files.outpath / f"{case.name}.nii.gz" for case in cases}
     refuse_overwriting(outputs)
+    print(f"decision: {segmenter.describe_decision(prediction.threshold)}", flush=True)
     unreadable = []
     for case, path in progress(outputs.items(), "segmenting", unit="case"):
         try:

@@ -42,6 +42,7 @@ def test_run(run: RunOptions, given: Mapping[str, str | None]) -> None:
     test_path = data.test_data_path or (data.train_data_path if data.splits else None)
     slices = open_slices(test_path, segmenter.dataset, segmenter.label_map.name, "test", data.splits)
     print(f"{path}: {segmenter.model} for task {segmenter.label_map.name} of {segmenter.dataset}", flush=True)
+    print(f"decision: {segmenter.describe_decision()}", flush=True)
     cases = progress(
         cases_in_slices(slices, slices.test_cases, segmenter.window),
         "testing",
@@ -57,6 +58,7 @@ def test_run(run: RunOptions, given: Mapping[str, str | None]) -> None:
         "model": segmenter.model,
         "dataset": segmenter.dataset,
         "task": segmenter.label_map.name,
+        "offsets": list(segmenter.offsets),
         "slices from": str(slices.folder),
         "command": command_line(),
     }
@@ -120,7 +122,9 @@ def describe_evaluation(
         "command": command_line(),
         "environment": environment(next(segmenter.network.parameters()).device),
     }
-    return result if published else {**result, "slices_per_second": round(evaluation_speed(scores), 2)}
+    if published:
+        return result
+    return {**result, "offsets": list(segmenter.offsets), "slices_per_second": round(evaluation_speed(scores), 2)}
 
 
 def cases_seen_in_training(checkpoint: Mapping[str, Any], names: Iterable[str]) -> list[str]:

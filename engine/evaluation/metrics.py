@@ -18,10 +18,16 @@ Mask = NDArray[np.bool_]
 OVERLAP = ("dice", "voe", "rvd", "abs_rvd")
 DISTANCE = ("hd95_mm", "assd_mm", "nsd_1mm")
 LESION = ("lesion_f1",)
-METRICS = (*OVERLAP, *DISTANCE, *LESION)
+PROBABILITY = ("argmax_dice", "ece")  # what masks alone do not tell
+METRICS = (*OVERLAP, *PROBABILITY, *DISTANCE, *LESION)
 
 SMALLEST_LESION = 3  # voxels; smaller components are noise in the reference as in the prediction
 HIT_IOU = 0.1
+
+
+def voxel_counts(predicted: Mask, reference: Mask) -> tuple[int, int, int]:
+    """Of the prediction, of the reference, and of what they share."""
+    return int(predicted.sum()), int(reference.sum()), int((predicted & reference).sum())
 
 
 def overlap_scores(predicted: int, reference: int, shared: int) -> dict[str, float]:
@@ -66,12 +72,12 @@ def _components(mask: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def case_scores(
     predicted: Mask, reference: Mask, spacing: tuple[float, float, float] | None
 ) -> dict[str, float | None]:
-    """Voxel counts and all metrics of one region of one case, masks [Z, Y, X].
+    """Voxel counts and all metrics of one region of one case that its masks [Z, Y, X] tell.
 
     spacing: (z, y, x) in mm; None where it is unknown or the slices are not neighbours: then what needs
     three dimensions is None, "not available".
     """
-    predicted_voxels, reference_voxels, shared = (int(m.sum()) for m in (predicted, reference, predicted & reference))
+    predicted_voxels, reference_voxels, shared = voxel_counts(predicted, reference)
     scores: dict[str, float | None] = {
         "reference_voxels": reference_voxels,
         "predicted_voxels": predicted_voxels,

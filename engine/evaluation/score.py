@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from datasets.labelled_cases import LabelledCase
-from engine.evaluation.metrics import case_scores, published_scores
+from engine.evaluation.calibration import CalibrationError
+from engine.evaluation.metrics import Mask, case_scores, overlap_scores, published_scores, voxel_counts
 from engine.segmenter import Segmenter
 
 RegionScores = dict[str, Any]
@@ -43,14 +46,15 @@ def score_cases(
     batch_size: int = 8,
     threshold: float | None = None,
     distances: bool = True,
+    calibration: bool = True,
     volumes: bool = True,
     slice_protocol: bool = False,
 ) -> Scores:
-    """Score cases by one protocol or both; threshold and distances belong to `volumes` (see `score_case`)."""
+    """Score cases by one protocol or both; threshold, distances and calibration belong to `volumes` (`score_case`)."""
     scores = Scores([], [])
     for case in cases:
         if volumes:
-            scores.volumes.extend(score_case(segmenter, case, batch_size, threshold, distances))
+            scores.volumes.extend(score_case(segmenter, case, batch_size, threshold, distances, calibration))
         if slice_protocol:
             scores.slice_protocol.extend(score_case_as_published(segmenter, case, batch_size))
     return scores
@@ -62,19 +66,24 @@ def score_case(
     batch_size: int = 8,
     threshold: float | None = None,
     distances: bool = True,
+    calibration: bool = True,
 ) -> list[RegionScores]:
     """All slices of a case: time, voxel counts, metrics, and the share of the reference that the crop lost.
 
-    distances: False scores overlap only, as where the spacing is unknown; it is many times faster.
+    `argmax_dice` is the Dice of the most probable class, without offsets and threshold; `ece` the expected calibration
+    error of the region's probability. distances: False scores overlap only, as where the spacing is unknown; it is
+    many times faster. calibration: False leaves `ece` out.
     """
-    started = time.perf_counter()
-    predicted = segmenter.segment(case.image, case.window, batch_size, threshold)
-    seconds = time.perf_counter() - started
     reference = segmenter.label_map.encode(case.label)
+    truths = {region: np.isin(reference, classes) for region, classes in segmenter.label_map.regions.items()}
+    predicted = _predict(segmenter, case, truths if calibration else {}, batch_size, threshold)
     entries = []
     for region, classes in segmenter.label_map.regions.items():
-        truth = np.isin(reference, classes)
-        scores = case_scores(np.isin(predicted, classes), truth, case.spacing if distances else None)
+        truth = truths[region]
+        scores = case_scores(np.isin(predicted.labels, classes), truth, case.spacing if distances else None)
+        argmax_dice = scores["dice"]
+        if predicted.argmax is not predicted.labels:
+            argmax_dice = overlap_scores(*voxel_counts(np.isin(predicted.argmax, classes), truth))["dice"]
         lost = int(segmenter.frame.lost(torch.from_numpy(truth)))
         voxels = scores["reference_voxels"]
         entries.append(
@@ -82,12 +91,46 @@ def score_case(
                 "case": case.name,
                 "region": region,
                 "slices": len(case.image),
-                "seconds": seconds,
+                "seconds": predicted.seconds,
                 **scores,
+                "argmax_dice": argmax_dice,
+                "ece": predicted.ece.get(region),
                 "crop_lost": lost / voxels if voxels else math.nan,
             }
         )
     return entries
+
+
+class _Predicted(NamedTuple):
+    """labels, argmax: class indices [N, H, W], as decided and of the most probable class, one array where these are
+    the same; ece: by region; seconds: from pixels to labels.
+    """
+
+    labels: NDArray[np.uint8]
+    argmax: NDArray[np.uint8]
+    ece: dict[str, float]
+    seconds: float
+
+
+def _predict(
+    segmenter: Segmenter, case: LabelledCase, truths: Mapping[str, Mask], batch_size: int, threshold: float | None
+) -> _Predicted:
+    """truths: the reference of each region whose calibration is measured."""
+    plain = replace(segmenter, offsets=())
+    labels = np.empty(case.image.shape, np.uint8)
+    argmax = labels if threshold is None and not any(segmenter.offsets) else np.empty_like(labels)
+    errors = {region: CalibrationError() for region in truths}
+    seconds, started = 0.0, time.perf_counter()
+    for part, probabilities in segmenter.probabilities(case.image, case.window, batch_size):
+        labels[part] = segmenter.decide(probabilities, threshold)
+        seconds += time.perf_counter() - started
+        if argmax is not labels:
+            argmax[part] = plain.decide(probabilities)
+        for region, truth in truths.items():
+            probability = probabilities[:, list(segmenter.label_map.regions[region])].sum(dim=1)
+            errors[region].add(probability, torch.from_numpy(truth[part]))
+        started = time.perf_counter()
+    return _Predicted(labels, argmax, {region: error.value() for region, error in errors.items()}, seconds)
 
 
 def score_case_as_published(segmenter: Segmenter, case: LabelledCase, batch_size: int = 8) -> list[RegionScores]:

@@ -47,11 +47,11 @@ def mean_dice(entries: Sequence[RegionScores]) -> float:
 def case_means(entries: Sequence[RegionScores], metric: str = "dice") -> dict[str, float]:
     """Case -> the mean of a metric over its regions, where defined, else NaN.
 
-    Dice is of regions that the reference has: without one it would be 0 or undefined by the prediction alone.
+    Dice is of regions that the reference has (also without the chosen decision): without one it would be 0 or undefined by the prediction alone.
     """
     values: dict[str, list[float]] = {entry["case"]: [] for entry in entries}
     for entry in entries:
-        if entry[metric] is not None and not (metric == "dice" and entry["reference_voxels"] == 0):
+        if entry[metric] is not None and not (metric in ("dice", "argmax_dice") and entry["reference_voxels"] == 0):
             values[entry["case"]].append(entry[metric])
     return {case: sum(defined) / len(defined) if defined else math.nan for case, defined in values.items()}
 

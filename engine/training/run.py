@@ -22,6 +22,7 @@ from distillation.teacher import NetworkTeacher
 from engine.device import Precision, choose_device, choose_workers
 from engine.options import DataOptions, DistillationOptions, RunOptions
 from engine.segmenter import Segmenter
+from engine.training.decision import decide_best
 from engine.training.initial_weights import build_initialised
 from engine.training.run_folder import RunFolder
 from engine.training.schedule import Schedule
@@ -56,17 +57,18 @@ def decide_data(data: DataOptions, teacher: Segmenter | None = None) -> DataOpti
 
 
 def train(trainer: Trainer) -> Trainer:
-    """Print and save the settings and the loss equation, train, and print the best score."""
+    """Print and save the settings and the loss equation, train, choose the decision, and print the best score."""
     announce(trainer)
     trainer.fit()
-    best, path = trainer.progress, trainer.folder.path / "best.ckpt"
-    print(f"best validation Dice {best.best:.4f} at step {best.best_step}: {path}", flush=True)
+    best = trainer.progress
+    print(f"best validation Dice {best.best:.4f} at step {best.best_step}: {trainer.folder.best}", flush=True)
     if best.best == 0:
         print(
             "note: the best validation Dice is 0, for the network finds nothing of the target; train longer, or look "
             "at the slices with Prep.ipynb",
             file=sys.stderr,
         )
+    decide_best(trainer)
     return trainer
 
 

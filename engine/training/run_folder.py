@@ -28,18 +28,26 @@ class RunFolder:
     cases: Mapping[str, Sequence[str]]
 
     @property
+    def best(self) -> Path:
+        return self.path / "best.ckpt"
+
+    @property
     def last(self) -> Path:
         return self.path / "last.ckpt"
 
     def save_best(self, network: Mapping[str, Any], epoch: int) -> None:
         """Keep a network as the best, in place of an earlier one; network: what prediction needs."""
         content = self._checkpoint(network)
-        save_checkpoint(self.path / "best.ckpt", content)
-        prefix = f"checkpoint_{self.name}_"
-        for older in self.path.glob(f"{prefix}*.ckpt"):
-            if older.stem.removeprefix(prefix).isdigit():
-                older.unlink()
-        save_checkpoint(self.path / f"{prefix}{epoch}.ckpt", content)
+        save_checkpoint(self.best, content)
+        for older in self._named_copies():
+            older.unlink()
+        save_checkpoint(self.path / f"{self._prefix}{epoch}.ckpt", content)
+
+    def save_offsets(self, offsets: Sequence[float]) -> None:
+        """Add the decision to the best network's checkpoints."""
+        content = {**load_checkpoint(self.best), "offsets": list(offsets)}
+        for path in (*self._named_copies(), self.best):
+            save_checkpoint(path, content)
 
     def save_last(self, network: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Keep the latest network with the state that continues its training."""
@@ -64,6 +72,15 @@ class RunFolder:
 
     def save_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         write_json(self.path / "history.json", history)
+
+    @property
+    def _prefix(self) -> str:
+        return f"checkpoint_{self.name}_"
+
+    def _named_copies(self) -> list[Path]:
+        """Of the best network, under this run's name; other runs may be in the same folder."""
+        found = self.path.glob(f"{self._prefix}*.ckpt")
+        return [path for path in found if path.stem.removeprefix(self._prefix).isdigit()]
 
     def _checkpoint(self, network: Mapping[str, Any]) -> dict[str, Any]:
         return {**network, "config": dict(self.config), "cases": {part: list(n) for part, n in self.cases.items()}}

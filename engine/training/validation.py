@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
-from datasets.labelled_cases import cases_in_slices
+from datasets.labelled_cases import LabelledCase, cases_in_slices
 from datasets.slices.slice_folder import SliceFolder
 from engine.contours import PREDICTION_COLOUR, TRUTH_COLOUR, draw_contours, grey_picture, montage
 from engine.device import Precision
@@ -43,11 +44,12 @@ class Validation:
     precision: Precision
 
     def __call__(self) -> ValidationScores:
-        cases = cases_in_slices(self.slices, self.cases, self.segmenter.window)
-        bar = progress(cases, "validating", total=len(self.cases), unit="case")
+        cases = self.labelled_cases("validating")
         with self.precision.autocast():
-            # Overlap is all that picks a checkpoint; distances take many times longer.
-            rows = score_cases(self.segmenter, bar, batch_size=self.batch_size, distances=False).volumes
+            # Overlap is all that picks a checkpoint; distances take many times longer, calibration a tenth.
+            rows = score_cases(
+                self.segmenter, cases, batch_size=self.batch_size, distances=False, calibration=False
+            ).volumes
         metrics = {
             f"{region}/{metric}": summary["mean"]
             for region, metrics in summarise(rows, (*OVERLAP, "crop_lost")).items()
@@ -55,6 +57,11 @@ class Validation:
             if summary["mean"] is not None
         }
         return ValidationScores(mean_dice(rows), metrics)
+
+    def labelled_cases(self, text: str) -> tqdm[LabelledCase]:
+        """The cases one at a time, with a progress bar of this text."""
+        cases = cases_in_slices(self.slices, self.cases, self.segmenter.window)
+        return progress(cases, text, total=len(self.cases), unit="case")
 
     def picture(self) -> Tensor:
         """[3, H, W] in 0..1: the largest target slice of the first cases, with truth and prediction drawn."""

@@ -34,15 +34,16 @@ def summary(mean: float | None, count: int) -> dict[str, float | int | None]:
 
 
 def evaluated(name: str, seed: int = 0, dice: float = 0.8, **scores: Any) -> EvaluatedNetwork:
-    region = {"dice": summary(dice, 5), "voe": summary(0.3, 5), "rvd": summary(-0.1, 5), "hd95_mm": summary(4.0, 3)}
+    region = {"dice": summary(dice, 5), "argmax_dice": summary(0.7, 5), "voe": summary(0.3, 5)}
+    region |= {"rvd": summary(-0.1, 5), "hd95_mm": summary(4.0, 3)}
     result = {"regions": {"tumor": region | scores}, "parameters": 11_170_000, "gmacs": 5.1, "slices_per_second": 12.0}
     return EvaluatedNetwork(name, {**result, "config": {"seed": seed}}, HISTORY)
 
 
 def test_a_table_says_where_a_metric_is_undefined() -> None:
     table = results_table([evaluated("student"), evaluated("teacher", hd95_mm=summary(None, 0))], "tumor")
-    assert list(table.columns[:5]) == ["network (tumor, 5 cases)", "Dice", "VOE", "RVD", "HD95 mm"]
-    scores = ["0.800 ± 0.100", "0.300 ± 0.100", "-0.100 ± 0.100"]
+    assert list(table.columns[:6]) == ["network (tumor, 5 cases)", "Dice", "Dice by argmax", "VOE", "RVD", "HD95 mm"]
+    scores = ["0.800 ± 0.100", "0.700 ± 0.100", "0.300 ± 0.100", "-0.100 ± 0.100"]
     assert table.iloc[0].tolist() == ["student", *scores, "4.0 ± 0.1 (n=3)", "11.17 M", "5.10", "12"]
     assert table.iloc[1].tolist() == ["teacher", *scores, "n/a", "11.17 M", "5.10", "12"]
 

@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 from engine.evaluation.metrics import (
     DISTANCE,
     LESION,
-    METRICS,
+    OVERLAP,
     case_scores,
     lesion_scores,
     overlap_scores,
@@ -22,6 +22,7 @@ from engine.evaluation.summaries import mean_std_count
 from engine.evaluation.surface_distances import distance_scores
 
 SPACING = (3.0, 0.7, 0.8)
+OF_MASKS = (*OVERLAP, *DISTANCE, *LESION)
 
 
 def box(*corners: tuple[int, int], shape: tuple[int, int, int] = (8, 24, 24)) -> np.ndarray:
@@ -47,7 +48,7 @@ def test_both_empty_is_undefined_everywhere() -> None:
     empty = np.zeros((4, 8, 8), bool)
     scores = case_scores(empty, empty, SPACING)
     assert (scores["reference_voxels"], scores["predicted_voxels"]) == (0, 0)
-    assert all(math.isnan(scores[metric]) for metric in METRICS)
+    assert all(math.isnan(scores[metric]) for metric in OF_MASKS)
 
 
 @pytest.mark.parametrize("predicted_empty", [True, False])
@@ -112,7 +113,7 @@ def test_a_sliver_below_a_tenth_is_no_hit() -> None:
 def test_without_spacing_what_needs_three_dimensions_is_not_available() -> None:
     mask = box((2, 6), (4, 12), (5, 15))
     scores = case_scores(mask, mask, None)
-    assert set(scores) == {"reference_voxels", "predicted_voxels", *METRICS}
+    assert set(scores) == {"reference_voxels", "predicted_voxels", *OF_MASKS}
     assert all(scores[metric] is None for metric in (*DISTANCE, *LESION))
     assert scores["dice"] == 1
 

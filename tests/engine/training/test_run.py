@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,8 +17,9 @@ from datasets.slices.slice_folder import SliceFolder
 from distillation import parse_methods
 from distillation.specs import MethodSpec
 from engine.device import Precision
+from engine.evaluation.score import score_cases
 from engine.options import DataOptions, DistillationOptions, RunOptions, TrainingOptions
-from engine.segmenter import Segmenter
+from engine.segmenter import Segmenter, load_segmenter
 from engine.training.run import decide_data, make_trainer, train
 from engine.training.term_recorder import read_records
 from engine.training.trainer import Trainer
@@ -179,6 +182,46 @@ def test_a_run_that_found_nothing_says_so(
     trainer = train(make_trainer(options(slices, tmp_path, model, lr=1e-6)))
     assert (trainer.progress.best == 0) == noted
     assert ("note: the best validation Dice is 0" in capsys.readouterr().err) == noted
+
+
+def grey(classes: int, pretrained: bool) -> SmallNetwork:
+    """A network that learns next to nothing at a small learning rate, and whose probabilities spread widely."""
+    network = SmallNetwork(classes)
+    with torch.no_grad():
+        network.head.weight.mul_(20)
+        network.head.bias.copy_(torch.tensor([0.0, -1.0]))
+    return network
+
+
+def test_the_best_network_decides_as_its_validation_cases_choose(
+    slices: SliceFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is the same for a run that is killed between its last step and the decision, and resumed."""
+    monkeypatch.setitem(NETWORKS, "grey", f"{__name__}:grey")
+    whole, parts = (options(slices, tmp_path / name, "grey", lr=1e-5) for name in ("whole", "parts"))
+    trainer = train(make_trainer(whole))
+    printed = capsys.readouterr().out
+
+    best = torch.load(whole.folder / "best.ckpt", weights_only=True)
+    (named,) = whole.folder.glob("checkpoint_*.ckpt")
+    copy = torch.load(named, weights_only=True)
+    (offset,) = best["offsets"]
+    assert offset != 0 and copy["offsets"] == best["offsets"] and copy.keys() == best.keys()
+    assert equal_states(copy["weights"], best["weights"])
+
+    segmenter, _ = load_segmenter(whole.folder / "best.ckpt", torch.device("cpu"))
+    rows = score_cases(segmenter, trainer.validation.labelled_cases("scoring"), distances=False).volumes
+    dice, argmax_dice = (np.mean([row[metric] for row in rows]) for metric in ("dice", "argmax_dice"))
+    assert dice > argmax_dice == best["metrics"]["dice"]
+    threshold = f"{1 / (1 + math.exp(offset)):.2f}".rstrip("0")
+    scores = f"(validation Dice {dice:.4f}, {argmax_dice:.4f} at 0.5)"
+    assert f"\ndecision: foreground where its probability exceeds {threshold} {scores}\n" in printed
+
+    make_trainer(parts).fit()
+    assert torch.load(parts.folder / "best.ckpt", weights_only=True)["offsets"] == []
+    train(make_trainer(replace(parts, training=replace(parts.training, resume=True))))
+    assert torch.load(parts.folder / "best.ckpt", weights_only=True)["offsets"] == best["offsets"]
+    assert torch.load(parts.folder / "last.ckpt", weights_only=True)["offsets"] == []
 
 
 def test_nothing_to_resume_is_the_first_and_only_word(
