@@ -35,7 +35,7 @@ class CeilingOptions:
     model: tuple[str, ...] = option(
         (), "networks without a decoder, for their strides", metavar="NAME", exclusive="map"
     )
-    steps: PositiveInt = option(300, "of gradient ascent")
+    steps: PositiveInt = option(200, "of gradient ascent")
     markdown: bool = option(False, "print Markdown tables")
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps")
 

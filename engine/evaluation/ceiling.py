@@ -55,17 +55,18 @@ def fit_logits(truth: Tensor, classes: int, rows: int, columns: int, steps: int)
     """
     logits = 8 * F.adaptive_avg_pool2d(_one_hot(truth, classes), (rows, columns))
     targets = (truth > 0).any(dim=(1, 2))
-    present = [index for index in range(1, classes) if (truth == index).any()]
-    if not present:
-        return logits
-    wanted = _one_hot(truth[targets], classes)[:, present]
+    wanted = _one_hot(truth[targets], classes)[:, 1:].contiguous()
     volumes = wanted.sum(dim=(0, 2, 3))
+    if not volumes.any():
+        return logits
     down, across = _upsampling(rows, truth.shape[1], truth.device), _upsampling(columns, truth.shape[2], truth.device)
     fitted = logits[targets].requires_grad_()
     optimizer = torch.optim.Adam([fitted], LEARNING_RATE)
     for _ in range(steps):
-        predicted = (down @ fitted @ across.T).softmax(dim=1)[:, present]
-        dice = 2 * (predicted * wanted).sum(dim=(0, 2, 3)) / (predicted.sum(dim=(0, 2, 3)) + volumes)
+        predicted = (down @ fitted @ across.T).softmax(dim=1)[:, 1:]
+        sizes = predicted.sum(dim=(0, 2, 3)) + volumes
+        # A class that is nowhere may be predicted nowhere, and 0 / 0 would spoil the others.
+        dice = 2 * (predicted * wanted).sum(dim=(0, 2, 3)) / sizes.clamp_min(1)
         optimizer.zero_grad()
         (-dice.sum()).backward()
         optimizer.step()
