@@ -32,6 +32,11 @@ class Frame:
             if value and not SMALLEST <= value <= LARGEST:
                 raise UserError(f"--{name} {value}: must be 0 or from {SMALLEST} to {LARGEST}")
 
+    @property
+    def side(self) -> int:
+        """Pixels a side of what the network sees; 0: those of the slice."""
+        return self._crop_side() or self.size
+
     def image(self, x: Tensor, pad: float = -1.0) -> Tensor:
         """Windowed float [N, H, W] -> [N, h, w]: bilinear, antialiased when shrinking."""
         size = self._resized_shape(x.shape[-2:])
@@ -80,9 +85,12 @@ class Frame:
     def _resized_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
         return (self.size, self.size) if self.size else (int(shape[0]), int(shape[1]))
 
+    def _crop_side(self) -> int:
+        return self.crop if self.crop is not None else self.size * 3 // 4 or NATIVE_CROP
+
     def _crop_window(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """The crop's (start, stop) along rows and columns of a resized slice; negative starts are padding."""
-        crop = self.crop if self.crop is not None else self.size * 3 // 4 or NATIVE_CROP
+        crop = self._crop_side()
         if crop == 0:
             return (0, size[0]), (0, size[1])
         starts = []

@@ -22,6 +22,7 @@ from distillation.teacher import NetworkTeacher
 from engine.device import Precision, choose_device, choose_workers
 from engine.options import DataOptions, DistillationOptions, RunOptions
 from engine.segmenter import Segmenter
+from engine.training.coarse_map import coarse_map_note
 from engine.training.decision import decide_best
 from engine.training.initial_weights import build_initialised
 from engine.training.run_folder import RunFolder
@@ -203,3 +204,5 @@ def announce(trainer: Trainer) -> None:
             "--crop 0 takes the full slices",
             file=sys.stderr,
         )
+    if note := coarse_map_note(trainer.segmenter):
+        print(note, file=sys.stderr)

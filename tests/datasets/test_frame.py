@@ -135,3 +135,9 @@ def test_nonsense_sizes_are_refused(size: int, crop: int | None) -> None:
 def test_survives_as_a_dict() -> None:
     for frame in (Frame(), Frame(0, 0), Frame(256, 224)):
         assert Frame.from_dict(frame.to_dict()) == frame
+
+
+@pytest.mark.parametrize("frame", [Frame(), Frame(128, 0), Frame(128, 96), Frame(64, 96), Frame(0), Frame(0, 0)])
+def test_the_side_is_that_of_the_network_s_input(frame: Frame) -> None:
+    image = torch.zeros(1, 70, 70)
+    assert frame.image(image).shape[-2:] == (frame.side or 70,) * 2

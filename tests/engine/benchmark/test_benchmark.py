@@ -134,6 +134,16 @@ def test_training_alone_takes_as_long_as_the_slowest_method(
     assert [row["steps"] for row in runs if row["method"] == LONGER] == ["3"]
 
 
+def test_undistilled_rows_begin_with_the_teacher_s_weights_too(data: Path, run: Command) -> None:
+    where = ("--tckpt", data / "teacher.ckpt", "--train_data_path", data / "slices", "--outpath", data / "begun")
+    length = ("--smodel", "tiny_teacher", "--seeds", 0, "--longer", 0, "--no_distances", *TRAINING)
+    run("scripts/benchmark.py", *where, *length, "--methods", "kd", "--init", "teacher")
+    checkpoints = list((data / "begun" / "runs").rglob("best.ckpt"))
+    begun = {load_segmenter(path, torch.device("cpu"))[1]["config"]["init"] for path in checkpoints}
+    assert len(checkpoints) == 2 and len(begun) == 1
+    assert begun.pop().startswith("100 % of tiny_teacher's parameters from weights ")
+
+
 def test_gains_can_be_over_any_row(bench: Path, data: Path, run: Command) -> None:
     before = (bench / "results.md").read_text()
     run("scripts/benchmark.py", *words(data, "bench", "hlfd"), "--report", "--against", "hlfd")
