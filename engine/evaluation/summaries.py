@@ -47,7 +47,8 @@ def mean_dice(entries: Sequence[RegionScores]) -> float:
 def case_means(entries: Sequence[RegionScores], metric: str = "dice") -> dict[str, float]:
     """Case -> the mean of a metric over its regions, where defined, else NaN.
 
-    Dice is of regions that the reference has (also without the chosen decision): without one it would be 0 or undefined by the prediction alone.
+    Dice, with the chosen decision or without, is of regions that the reference has: without one it would be 0 or
+    undefined by the prediction alone.
     """
     values: dict[str, list[float]] = {entry["case"]: [] for entry in entries}
     for entry in entries:
