@@ -39,8 +39,7 @@ def write_report(
     """
     fold, results = folds[0], read_results(runs)
     out = fold.outpath
-    by_fold = {(each.number or 0, 0): dict(scored) for each, scored in zip(folds, scored_teachers, strict=True)}
-    teacher = RowResults(costs["teacher"], "teacher", by_fold)
+    teacher = read_teachers(folds, scored_teachers, costs["teacher"])
     every_row = [row for rows in results.values() for row in rows]
     run_lines = tables.run_lines(every_row, costs)
     write_csv(out / "results.csv", run_lines)
@@ -91,6 +90,12 @@ def read_results(runs: Sequence[Run]) -> dict[str, list[RowResults]]:
     if not any(finished.values()):
         raise UserError(f"{runs[0].fold.outpath}: no run is finished yet, so there is nothing to report")
     return {student: rows for student, rows in finished.items() if rows}
+
+
+def read_teachers(folds: Sequence[Fold], scored: Sequence[Mapping[str, Any]], model: str) -> RowResults:
+    """The teachers of all folds as one row; scored: what `score_teacher` gave for each."""
+    by_fold = {(fold.number or 0, 0): dict(of_fold) for fold, of_fold in zip(folds, scored, strict=True)}
+    return RowResults(model, "teacher", by_fold)
 
 
 def elsewhere(results: Results, teacher: RowResults, data: str) -> tuple[Results, RowResults]:
