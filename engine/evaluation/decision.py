@@ -41,7 +41,7 @@ class Decision:
 
 
 def choose_offsets(segmenter: Segmenter, cases: Callable[[], Iterable[LabelledCase]], batch_size: int = 8) -> Decision:
-    """The offsets of `GRID` with the highest mean per-case Dice; of equal ones that nearest to 0.
+    """The offsets of `GRID` with the highest mean per-case Dice; of equal ones those nearest to 0, and then above it.
 
     One class after the other while the others are held, in two rounds where there are several. Each class of a round
     goes through `cases()` once and keeps only counts of voxels.
