@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ SLICE_FOLDERS = ("train", "test", UNLABELLED_FOLDER)
 
 @dataclass(frozen=True)
 class Split:
-    """Case names; each case is in exactly one list."""
+    """Case names; each case is in exactly one list. unlabelled: training cases whose masks are not to be used."""
 
     train: list[str]
     val: list[str]
     test: list[str]
+    unlabelled: list[str] = field(default_factory=list)
 
     def part_of(self, case: str) -> str:
         """`train`, `val` or `test`."""
@@ -32,23 +33,33 @@ class Split:
 
     @property
     def names(self) -> list[str]:
+        """Those whose masks are used."""
         return [*self.train, *self.val, *self.test]
+
+    @property
+    def all_names(self) -> list[str]:
+        return [*self.names, *self.unlabelled]
 
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """How cases are split; UserError if a value is out of bounds. mode "test": every case is a test case."""
+    """How cases are split; UserError if a value is out of bounds.
+
+    mode "test": every case is a test case. labelled: the number of training cases that keep their masks; 0: all.
+    """
 
     mode: str = "train"
     seed: int = 0
     test_fraction: float = 0.0
     val_fraction: float = 0.1
+    labelled: int = 0
 
     def __post_init__(self) -> None:
         if self.mode not in ("train", "test"):
             raise UserError(f"--mode {self.mode}: must be train or test")
-        if self.seed < 0:
-            raise UserError(f"--seed {self.seed}: must not be negative")
+        for name in ("seed", "labelled"):
+            if (value := getattr(self, name)) < 0:
+                raise UserError(f"--{name} {value}: must not be negative")
         if min(self.test_fraction, self.val_fraction) < 0 or self.test_fraction + self.val_fraction >= 1:
             raise UserError(
                 f"--test_fraction {self.test_fraction:g} and --val_fraction {self.val_fraction:g}: "
@@ -68,12 +79,14 @@ def split_cases(names: Iterable[str], seed: int, test_fraction: float, val_fract
 def extend_split(split: Split, names: Iterable[str], options: SplitOptions) -> Split:
     """`split` with the names it lacks, assigned so that all cases together come nearest to the fractions.
 
-    No case changes its part. The frames of one ACDC patient (patient001_frame01, patient001_frame12) stay together.
+    No case changes its part, but training cases may gain or lose their masks by `options.labelled`. The frames of one
+    ACDC patient (patient001_frame01, patient001_frame12) stay together.
     """
-    new = sorted(set(names) - set(split.names))
+    new = sorted(set(names) - set(split.all_names))
     if options.mode == "test":
-        return Split(split.train, split.val, sorted(split.test + new))
-    parts = {patient_of(name): split.part_of(name) for name in split.names}
+        whole = Split(split.train, split.val, sorted(split.test + new), split.unlabelled)
+        return _choose_labelled(whole, split.train, options)
+    parts = {patient_of(name): split.part_of(name) for name in split.all_names}
     patients = sorted({patient_of(name) for name in new} - parts.keys())
     generator(options.seed, "splits").shuffle(patients)
     counts, total = Counter(parts.values()), len(parts) + len(patients)
@@ -86,7 +99,29 @@ def extend_split(split: Split, names: Iterable[str], options: SplitOptions) -> S
     def extended(part: str, cases: list[str]) -> list[str]:
         return sorted(cases + [name for name in new if parts[patient_of(name)] == part])
 
-    return Split(extended("train", split.train), extended("val", split.val), extended("test", split.test))
+    whole = Split(
+        extended("train", split.train), extended("val", split.val), extended("test", split.test), split.unlabelled
+    )
+    return _choose_labelled(whole, split.train, options)
+
+
+def _choose_labelled(split: Split, before: Collection[str], options: SplitOptions) -> Split:
+    """`split` with the masks of `options.labelled` training cases, first of those that were used `before`.
+
+    A larger number contains a smaller one, for each patient has a draw of its own.
+    """
+    cases = [*split.train, *split.unlabelled]
+    if options.labelled > len(cases):
+        raise UserError(
+            f"--labelled {options.labelled}: there are {len(cases)} training cases; give a smaller number, or 0 for all"
+        )
+
+    def rank(case: str) -> tuple[bool, float, str]:
+        return case not in before, generator(options.seed, "labelled", patient_of(case)).random(), case
+
+    order = sorted(cases, key=rank)
+    count = options.labelled or len(cases)
+    return Split(sorted(order[:count]), split.val, split.test, sorted(order[count:]))
 
 
 def save_split(path: Path, split: Split, options: SplitOptions) -> None:
@@ -94,7 +129,7 @@ def save_split(path: Path, split: Split, options: SplitOptions) -> None:
 
 
 def load_split(path: Path) -> Split:
-    """Only the three lists are required; UserError if the file is missing or is not a split."""
+    """Only three lists are required: train, val, test; UserError if the file is missing or is not a split."""
     return _load(path)[0]
 
 
@@ -102,14 +137,14 @@ def saved_split(path: Path, requested: dict[str, Any], resplit: bool) -> tuple[S
     """The split in `path`, and the options for cases that it lacks; an empty split without a file or with `resplit`.
 
     requested: fields of SplitOptions; None is the saved value, or else the default. UserError if one contradicts
-    the saved value, unless `resplit` asks for a new split.
+    the saved value, unless `resplit` asks for a new split; another `labelled` needs none.
     """
     requested = {name: value for name, value in requested.items() if value is not None}
     split, saved = _load(path) if path.exists() else (Split([], [], []), {})
     if resplit:
         return Split([], [], []), SplitOptions(**saved | requested)
     for name, value in requested.items():
-        if saved.get(name, value) != value:
+        if name != "labelled" and saved.get(name, value) != value:
             raise UserError(
                 f"{path}: was drawn with --{name} {saved[name]}, not {value}; "
                 "give another --outpath, or --resplit for a new split"
@@ -121,12 +156,15 @@ def _load(path: Path) -> tuple[Split, dict[str, Any]]:
     """The split, and those of its options that the file holds."""
     content = read_json(path)
     try:
-        split = Split(list(content["train"]), list(content["val"]), list(content["test"]))
-        saved = {field.name: content[field.name] for field in fields(SplitOptions) if field.name in content}
+        train, val, test = (list(content[part]) for part in ("train", "val", "test"))
+        split = Split(train, val, test, list(content.get("unlabelled", ())))
+        saved = {option.name: content[option.name] for option in fields(SplitOptions) if option.name in content}
+        if split.unlabelled:
+            saved.setdefault("labelled", len(split.train))
         SplitOptions(**saved)
     except (KeyError, TypeError):
         raise UserError(f"{path}: is not a split; expected the lists train, val and test") from None
-    if duplicates := [name for name, count in Counter(split.names).items() if count > 1]:
+    if duplicates := [name for name, count in Counter(split.all_names).items() if count > 1]:
         raise UserError(f"{path}: lists case {duplicates[0]} twice; leave it in one list")
     return split, saved
 

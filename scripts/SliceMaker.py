@@ -2,6 +2,7 @@
 
     python scripts/SliceMaker.py --inpath RAW --outpath SLICES --dataset kits --task tumor
     python scripts/SliceMaker.py --inpath ANY_CT --outpath SLICES --dataset kits --unlabelled
+    python scripts/SliceMaker.py --inpath RAW --outpath SLICES --dataset kits --task tumor --labelled 20
 
 Of training cases it cuts the slices with the target and a share of the others, of validation and test cases every
 slice. A second run with the same options does nothing; with other options it does only what these change.
@@ -11,6 +12,9 @@ case in its part and assign only the new ones. --resplit draws a new split.
 
 --unlabelled also cuts the cases without segmentation, into SLICES/unlabelled, for train_kd.py to distil on. If no
 case has a segmentation (as in any folder of NIfTI files), it cuts nothing else.
+
+--labelled N uses the masks of N training cases and cuts the others without, into SLICES/unlabelled. The N cases are
+drawn by the seed, and a larger N contains a smaller one.
 """
 
 from __future__ import annotations

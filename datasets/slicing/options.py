@@ -10,6 +10,8 @@ from datasets.splits import SplitOptions
 from utils.numbers import ClosedShare, PositiveInt, PositiveShare
 from utils.options import option
 
+UNLABELLED_SHARE = 0.25
+
 
 @dataclass(frozen=True)
 class RawOptions:
@@ -25,17 +27,23 @@ class RawOptions:
 class SliceMakerOptions:
     """cutting
 
-    mode, seed, test_fraction and val_fraction are those of `SplitOptions`, which checks them.
+    mode, seed, test_fraction, val_fraction and labelled are those of `SplitOptions`, which checks them.
     """
 
     slices: Literal["target", "all"] = option("target", "what training cases have on disk")
     negatives: ClosedShare = option(0.1, "share of the other slices to train on")
     unlabelled: PositiveShare | None = option(
         None,
-        "also cut cases without segmentation: this share of their slices (0.25 without SHARE)",
+        f"also cut cases without segmentation: this share of their slices ({UNLABELLED_SHARE} without SHARE)",
         nargs="?",
-        const=0.25,
+        const=UNLABELLED_SHARE,
         metavar="SHARE",
+    )
+    labelled: int | None = option(
+        None,
+        "use the masks of N training cases, and cut the others without, into SLICES/unlabelled; 0: use all (default: "
+        "as before, or 0)",
+        metavar="N",
     )
     mode: Literal["train", "test"] | None = option(
         None, "test: every case is a test case (default: as before, or train)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from datasets.labels import NO_MASK, LabelMap
@@ -10,7 +11,7 @@ from datasets.raw.find_cases import find_cases
 from datasets.raw.layout import Case, Layout
 from datasets.slices.manifest import CutOptions, Manifest
 from datasets.slicing.cut_case import cut_case
-from datasets.slicing.options import SliceMakerOptions
+from datasets.slicing.options import UNLABELLED_SHARE, SliceMakerOptions
 from datasets.slicing.output_folders import OutputFolders
 from datasets.slicing.summary import SliceMakerSummary, UnlabelledSummary, split_origin
 from datasets.splits import (
@@ -36,7 +37,8 @@ def make_slices(
 
     The split is drawn and saved as splits.json before any case is cut; later runs keep it. Cases that are already
     cut with the same options are left alone, so that an interrupted run can be continued. Cases without segmentation
-    are cut on request, into OUT/unlabelled; `inpath` may then hold any NIfTI files.
+    are cut on request, into OUT/unlabelled; `inpath` may then hold any NIfTI files. Training cases whose masks are not
+    to be used go there too.
     """
     if (root := split_root(outpath)) != outpath:
         raise UserError(f"{outpath}: is a part of the split in {root / SPLITS}; give --outpath {root}")
@@ -49,11 +51,17 @@ def make_slices(
     summary = SliceMakerSummary()
     if labelled:
         summary = _cut_labelled(inpath, outpath, layout, label_map, labelled, options)
+    set_aside = set(summary.split.unlabelled)
+    masked = [replace(case, label=None) if case.name in set_aside else case for case in cases]
+    folder = outpath / UNLABELLED_FOLDER
+    manifest = Manifest.load(folder)
+    there = manifest.cases if manifest else {}
     if options.unlabelled is None:
-        summary.skipped = [case.name for case in cases if case.label is None]
-    else:
-        cut_options = CutOptions(negatives=options.unlabelled)
-        summary.unlabelled = _cut_unlabelled(inpath, outpath / UNLABELLED_FOLDER, layout, cases, cut_options, options)
+        summary.skipped = [case.name for case in cases if case.label is None and case.name not in there]
+        masked = [case for case in masked if case.name not in summary.skipped]
+    if options.unlabelled is not None or set_aside or any(case.name in there for case in labelled):
+        summary.unlabelled = _cut_unlabelled(inpath, folder, layout, masked, manifest, options)
+        summary.unlabelled.set_aside = len(set_aside)
     return summary
 
 
@@ -73,7 +81,8 @@ def _cut_labelled(
     _refuse_missing_cases(folders, names)
     is_first_run = not (outpath / SPLITS).exists()
     save_split(outpath / SPLITS, split, split_options)
-    cut, new = _cut(folders, cases, options.workers)
+    folders.remove_cases(split.unlabelled)
+    cut, new = _cut(folders, [case for case in cases if case.name not in split.unlabelled], options.workers)
     if not folders.has_target():
         folders.remove_task()
         folders.finish()
@@ -96,14 +105,16 @@ def _cut_unlabelled(
     outpath: Path,
     layout: Layout,
     cases: Sequence[Case],
-    cut_options: CutOptions,
+    manifest: Manifest | None,
     options: SliceMakerOptions,
 ) -> UnlabelledSummary:
     """Cut the cases without segmentation, as training cases that have no target slice.
 
-    Cases that were cut by an earlier run and have a segmentation now are removed from the folder.
+    manifest: of earlier runs; their share of slices is kept unless the options give one. Cases that they cut and that
+    have a segmentation now are removed from the folder.
     """
-    manifest = Manifest.load(outpath)
+    kept = [entry.tasks[NO_MASK.name].options.negatives for entry in manifest.cases.values()] if manifest else []
+    cut_options = CutOptions(negatives=options.unlabelled or (kept or [UNLABELLED_SHARE])[0])
     default_seed = manifest.seed if manifest else 0
     seed = SplitOptions(seed=default_seed if options.seed is None else options.seed).seed
     unlabelled = [case for case in cases if case.label is None]
@@ -136,7 +147,7 @@ def _cut(folders: OutputFolders, cases: Sequence[Case], workers: int | None) -> 
 def _refuse_missing_cases(folders: OutputFolders, names: Sequence[str]) -> None:
     """UserError if a case that is cut already, or that is part of the split, is no longer in the input."""
     cut = {name for name, _ in folders.entries()}
-    if missing := sorted((cut | set(folders.split.names)) - set(names)):
+    if missing := sorted((cut | set(folders.split.all_names)) - set(names)):
         remedy = "" if missing[0] in cut else ", or --resplit"
         kind = "without" if folders.label_map == NO_MASK else "with"
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from datasets.splits import SPLITS, Split, SplitOptions
 
 @dataclass
 class UnlabelledSummary:
-    """The cases without segmentation; the numbers as in `SliceMakerSummary`."""
+    """The cases without segmentation; the numbers as in `SliceMakerSummary`.
+
+    set_aside: how many of them have one that is not used.
+    """
 
     folder: Path
     cases: int
@@ -18,10 +22,13 @@ class UnlabelledSummary:
     slices: int = 0
     new: int = 0
     notes: list[str] = field(default_factory=list)
+    set_aside: int = 0
 
     def __str__(self) -> str:
+        unused = f" ({self.set_aside} of them by --labelled)" if self.set_aside else ""
         lines = [
-            f"cases without segmentation: {self.cases}, {self.cut} cut now, {self.cases - self.cut} done before",
+            f"cases without segmentation: {self.cases}{unused}, {self.cut} cut now, "
+            f"{self.cases - self.cut} done before",
             f"slices without masks: {self.slices} on disk, {self.new} of them new, in {self.folder}",
         ]
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
@@ -57,6 +64,7 @@ class SliceMakerSummary:
             f"cases: {total} (train {train}, val {val}, test {test}), {self.cut} cut now, "
             f"{total - self.cut} done before",
             f"split: {self.origin}",
+            *self._labelled_cases(),
             f"slices: {self.slices} on disk, {self.new} of them new, {self.listed} on the list to train on",
         ]
         if self.skipped:
@@ -65,14 +73,16 @@ class SliceMakerSummary:
             lines.append(f"without the target, negatives only: {', '.join(self.without_target)}")
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
 
+    def _labelled_cases(self) -> list[str]:
+        total = len(self.split.train) + len(self.split.unlabelled)
+        return [f"masks: of {len(self.split.train)} of {total} training cases"] if self.split.unlabelled else []
+
 
 def split_origin(saved: Split, split: Split, options: SplitOptions) -> str:
     """How `split` was drawn, or, if some of its cases were `saved` before, which cases were added."""
-    if not saved.names:
+    if not saved.all_names:
         return f"drawn by {options}; later runs keep it"
-    added = len(split.names) - len(saved.names)
-    train, val, test = (
-        len(now) - len(before)
-        for now, before in ((split.train, saved.train), (split.val, saved.val), (split.test, saved.test))
-    )
-    return f"kept from {SPLITS}; {added} new cases" + (f" (train {train}, val {val}, test {test})" if added else "")
+    added = set(split.all_names) - set(saved.all_names)
+    parts = Counter(map(split.part_of, added))
+    counts = ", ".join(f"{part} {parts[part]}" for part in ("train", "val", "test"))
+    return f"kept from {SPLITS}; {len(added)} new cases" + (f" ({counts})" if added else "")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from datasets.splits import SplitOptions, extend_split, split_cases
+from datasets.splits import Split, SplitOptions, extend_split, split_cases
+from utils.errors import UserError
 
 
 class TestSplits:
@@ -43,3 +44,40 @@ class TestSplits:
         split = split_cases(names, 0, 0.3, 0.3)
         patients = [{name.partition("_")[0] for name in part} for part in (split.train, split.val, split.test)]
         assert sum(len(part) for part in patients) == 9
+
+
+class TestLabelled:
+    """Which training cases keep their masks."""
+
+    names = tuple(f"{number:05d}" for number in range(20))
+
+    def draw(self, labelled: int, before: Split | None = None, seed: int = 0, count: int = 20) -> Split:
+        options = SplitOptions("train", seed, 0.2, 0.1, labelled)
+        return extend_split(before or Split([], [], []), self.names[:count], options)
+
+    def test_only_training_cases_lose_their_masks(self) -> None:
+        whole, few = self.draw(0), self.draw(5)
+        assert (few.val, few.test) == (whole.val, whole.test) and whole.unlabelled == []
+        assert len(few.train) == 5 and sorted(few.train + few.unlabelled) == whole.train
+        assert self.draw(14) == whole
+
+    def test_a_larger_number_contains_a_smaller_one_however_it_was_reached(self) -> None:
+        draws = {labelled: set(self.draw(labelled).train) for labelled in range(1, 15)}
+        assert all(draws[smaller] < draws[smaller + 1] for smaller in range(1, 14))
+        assert self.draw(9, self.draw(3)) == self.draw(9) and self.draw(3, self.draw(9)) == self.draw(3)
+        assert self.draw(0, self.draw(3)) == self.draw(0)
+        assert {tuple(self.draw(3, seed=seed).train) for seed in range(5)} != {tuple(self.draw(3).train)}
+
+    def test_new_cases_take_no_mask_from_the_others(self) -> None:
+        before = self.draw(4, count=12)
+        after = self.draw(4, before)
+        assert after.train == before.train and set(before.unlabelled) < set(after.unlabelled)
+        assert set(self.draw(6, after).train) > set(before.train)
+
+    def test_more_than_there_are(self) -> None:
+        with pytest.raises(UserError, match="--labelled 15: there are 14 training cases; give a smaller number, or 0"):
+            self.draw(15)
+        with pytest.raises(UserError, match="--labelled 1: there are 0 training cases"):
+            extend_split(Split([], [], []), self.names, SplitOptions("test", labelled=1))
+        with pytest.raises(UserError, match="--labelled -1: must not be negative"):
+            SplitOptions(labelled=-1)

@@ -223,7 +223,7 @@ class TestKeptSplit:
         splits = raw.parent / "out" / "splits.json"
         splits.parent.mkdir()
         splits.write_text(json.dumps(own))
-        assert vars(make(raw).split) == own
+        assert vars(make(raw).split) == {**own, "unlabelled": []}
         splits.write_text(json.dumps(own | {"val": ["case_00001"]}))
         with pytest.raises(UserError, match=r"lists case case_00001, .* or --resplit"):
             make(raw)
