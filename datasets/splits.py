@@ -121,6 +121,8 @@ def _choose_labelled(split: Split, before: Collection[str], options: SplitOption
 
     order = sorted(cases, key=rank)
     count = options.labelled or len(cases)
+    while count < len(order) and patient_of(order[count]) == patient_of(order[count - 1]):
+        count += 1  # A patient's frames stay together.
     return Split(sorted(order[:count]), split.val, split.test, sorted(order[count:]))
 
 

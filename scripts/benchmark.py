@@ -8,10 +8,18 @@ the slowest method takes), and with every row of methods; each best.ckpt (picked
 the test cases, on whole volumes and by the published slice protocol. A row is a method as in train_kd.py's --kd;
 several act together joined by `/`, as in kd/at:0.5. `/balance=1`, `/schedule=decay` and, with --unlabelled DIR,
 `/unlabelled` act as train_kd.py's options do. Task, frame and window are the teacher's; the number of steps, the
-learning rate, which falls with every step, and the augmentation are the same for every row.
+learning rate, which falls with every step, and the augmentation are the same for every row. With --matched time or
+both, rows train for the time of the longer undistilled row.
+
+    python scripts/benchmark.py --train_teacher raunet --folds 5 --smodel malunet --methods hlfd dist:10 \
+        --train_data_path data/kits --also_test data/raw/elsewhere --outpath runs/folds
+
+--train_teacher trains the teacher first; with --folds K there is one for each of K folds, none of which has seen its
+test cases. --also_test scores every run on other data, in tables of their own.
 
 Left in OUTPATH: results.md, index.html, results.csv (a line for each run), cases.csv (a line for each case),
-costs.json, and a folder for each run with best.ckpt, history.json, train.log and result.json.
+costs.json, teacher.json, folds/, teachers/, and a folder for each run with best.ckpt, history.json, train.log,
+result.json and, for other data, also_<name>.json.
 
 The same command continues where it stopped. With further students, methods and seeds in it, only these are trained; the
 tables show what the command names. Other settings or data need another OUTPATH. On a CPU, the same command gives the

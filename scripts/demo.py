@@ -46,7 +46,7 @@ class Scale:
     """
 
     cases: int = 28
-    size: int = 128
+    size: int = 96
     slices: tuple[int, int] = (20, 28)
     teacher_steps: int = 300
     steps: int = 250
@@ -150,6 +150,7 @@ def write_report(
 ) -> None:
     """Print the results table and write report.html, from the files that the commands left."""
     from engine import reporting
+    from engine.benchmark.results import LEAST_LEAD
     from utils.files import read_json, write_text
 
     networks = {
@@ -165,7 +166,9 @@ def write_report(
         teacher.result["regions"]["tumor"]["dice"]["mean"] - alone.result["regions"]["tumor"]["dice"]["mean"]
         for teacher, alone in zip(networks[TEACHER_NAME], networks[ALONE_NAME], strict=True)
     ]
-    gap = f"The teacher's Dice is {sum(leads) / len(leads):+.3f} from that of the student alone."
+    lead = sum(leads) / len(leads)
+    gap = f"The teacher is {abs(lead):.3f} {'below' if lead < 0 else 'above'} the student alone in Dice"
+    gap += "." if lead >= LEAST_LEAD else f": there is nothing to distil ({LEAST_LEAD} would do)."
     notice = f"{NOTICE} {gap}"
     if len(next(iter(networks.values()))) > 1:
         tables.append(reporting.seeds_table(networks, "tumor"))

@@ -21,6 +21,8 @@ from utils.errors import run
 from utils.numbers import NonNegativeInt, PositiveInt
 from utils.options import Parser, option
 
+VAL_EVERY = 4  # epochs; a validation scores whole volumes
+
 
 @dataclass(frozen=True)
 class PaperOptions:
@@ -66,8 +68,8 @@ def main() -> None:
         options.dataset, options.task, slices, size=options.size, crop=options.crop, augment=paper.AUGMENT
     )
     training = TrainingOptions(
-        epochs=options.epochs, batch_size=options.batch_size, amp=options.amp, workers=options.workers,
-        device=options.device,
+        epochs=options.epochs, val_every=min(VAL_EVERY, options.epochs), batch_size=options.batch_size,
+        amp=options.amp, workers=options.workers, device=options.device,
     )  # fmt: skip
     benchmark = paper.make_benchmark(
         data, training, options.model, options.smodel, options.teacher_epochs, options.seeds,

@@ -112,7 +112,11 @@ class SliceFolder:
         if self.split is not None:
             assert self.manifest is not None
             cases = [(case, self.manifest.cases[case].tasks.get(self.label_map.name)) for case in self.split.train]
-            return [slice_name(case, index) for case, slices in cases if slices for index in slices.listed]
+            names = [slice_name(case, index) for case, slices in cases if slices for index in slices.listed]
+            if not names:
+                command = _cut_command(self.folder, self.dataset, self.label_map.name)
+                raise UserError(f"{self.folder}: was not cut for {self.label_map.name}; cut it with: {command}")
+            return names
         path = list_file(self.folder, self.dataset, self.label_map.name)
         try:
             names = [str(name) for name in np.load(path, allow_pickle=False)]

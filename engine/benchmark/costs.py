@@ -56,9 +56,9 @@ def measure(fold: Fold, students: Sequence[str], rows: Sequence[Row], longer: fl
 def set_lengths(
     lengths: dict[str, float], steps: Mapping[str, Mapping[str, float]], rows: Sequence[Row], longer: float | None
 ) -> None:
-    """Fill in the multiples of the steps of the longer row and of rows of equal time; those there stay.
+    """Fill in the multiples of the steps of the longer row, if none was measured before, and of rows of equal time.
 
-    steps: row -> "ratio" of its step.
+    steps: row -> "ratio" of its step. UserError for a row of equal time whose step could not be timed.
     """
     ratios = {name: step["ratio"] for name, step in steps.items()}
     if longer is None and ratios.keys() - {UNDISTILLED}:
@@ -68,8 +68,11 @@ def set_lengths(
     elif longer:
         lengths[LONGER] = longer
     for row in rows:
-        if row.name.endswith(EQUAL_TIME) and row.step in ratios:
-            lengths.setdefault(row.name, round(lengths.get(LONGER, 1.0) / ratios[row.step], 2))
+        if row.name.endswith(EQUAL_TIME):
+            if row.step not in ratios:
+                raise UserError(f"{row.name}: a step could not be timed, which timing.log says why; leave the row out")
+            # 0 leaves the longer row out: then the time is that of the undistilled row.
+            lengths[row.name] = round((1.0 if longer == 0 else lengths.get(LONGER, 1.0)) / ratios[row.step], 2)
 
 
 def read_costs(fold: Fold) -> Costs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from datasets.labelled_cases import LabelledCase, cases_in_slices, raw_cases
 from datasets.raw import open_layout
 from datasets.slices.slice_folder import open_slices, slice_files
-from engine.benchmark.runs import Fold, OtherData, scores_file
+from engine.benchmark.runs import Fold, OtherData, is_scored_on, scores_file
 from engine.evaluation.score import RegionScores, score_cases
 from engine.segmenter import Segmenter, load_segmenter
 from utils.errors import UserError
@@ -18,17 +19,15 @@ from utils.files import read_json, write_json
 
 
 def name_other_data(paths: Sequence[Path]) -> tuple[OtherData, ...]:
-    """Each folder with its own name, or, for raw/test and the like, its parent's too; UserError for a missing one."""
-    named: dict[str, OtherData] = {}
-    for path in paths:
-        if not path.is_dir():
-            raise UserError(f"--also_test {path}: is no folder; give one of raw cases, or of slices")
-        place = path.resolve()
-        name = place.name if place.name not in named else f"{place.parent.name}_{place.name}"
-        if name in named:
-            raise UserError(f"--also_test {path}: there are two folders {name}; rename one of them")
-        named[name] = OtherData(name, path)
-    return tuple(named.values())
+    """Each folder with its own name, or, where several have the same, its parent's too; UserError for a missing one."""
+    if missing := [path for path in paths if not path.is_dir()]:
+        raise UserError(f"--also_test {missing[0]}: is no folder; give one of raw cases, or of slices")
+    places = list(dict.fromkeys(path.resolve() for path in paths))
+    same = Counter(place.name for place in places)
+    names = [place.name if same[place.name] == 1 else f"{place.parent.name}_{place.name}" for place in places]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"--also_test: there are two folders {twice[0]}; rename one of them")
+    return tuple(OtherData(*named) for named in zip(names, places, strict=True))
 
 
 def labelled_cases(data: OtherData, segmenter: Segmenter) -> Iterator[LabelledCase]:
@@ -41,7 +40,7 @@ def labelled_cases(data: OtherData, segmenter: Segmenter) -> Iterator[LabelledCa
 
 def score_elsewhere(fold: Fold, folder: Path, device: torch.device) -> None:
     """Score the best.ckpt in a folder on all other data, where that was not done before."""
-    if missing := [data for data in fold.also_test if not scores_file(folder, data).exists()]:
+    if missing := [data for data in fold.also_test if not is_scored_on(folder, data)]:
         segmenter, _ = load_segmenter(folder / "best.ckpt", device)
         for data in missing:
             rows = score_on(data, segmenter, fold.distances)
@@ -56,5 +55,4 @@ def score_on(data: OtherData, segmenter: Segmenter, distances: bool) -> list[Reg
 
 def scores_elsewhere(folder: Path, also_test: Sequence[OtherData]) -> dict[str, list[RegionScores]]:
     """Name of other data -> what `score_on` gave, where that is there."""
-    files = {data.name: scores_file(folder, data) for data in also_test}
-    return {name: read_json(path)["rows"] for name, path in files.items() if path.exists()}
+    return {data.name: read_json(scores_file(folder, data))["rows"] for data in also_test if is_scored_on(folder, data)}

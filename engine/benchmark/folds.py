@@ -28,6 +28,11 @@ def draw_folds(cases: Iterable[str], folds: int, val_fraction: float) -> list[Sp
     for fold in range(folds):
         tested = set(patients[fold::folds])
         rest = split_cases((case for case in cases if patient_of(case) not in tested), SEED, 0.0, val_fraction)
+        if not (rest.train and rest.val):
+            raise UserError(
+                f"--folds {folds}: fold {fold} has no case left to train or to validate on; give more folds, more "
+                "cases or a larger --val_fraction"
+            )
         splits.append(Split(rest.train, rest.val, [case for case in cases if patient_of(case) in tested]))
     return splits
 

@@ -17,9 +17,9 @@ from datasets.slices.unlabelled import held_out_cases, unlabelled_slices
 from engine.benchmark.elsewhere import name_other_data
 from engine.benchmark.folds import write_folds
 from engine.benchmark.options import BenchmarkOptions
-from engine.benchmark.rows import LONGER, UNDISTILLED, Row, distinct_rows, read_row
+from engine.benchmark.rows import EQUAL_TIME, LONGER, UNDISTILLED, Row, distinct_rows, read_row
 from engine.benchmark.runs import Fold
-from engine.benchmark.teachers import with_teacher
+from engine.benchmark.teachers import teacher_folder, with_teacher
 from engine.device import choose_device
 from engine.options import DataOptions, TrainingOptions
 from engine.segmenter import load_segmenter
@@ -47,8 +47,8 @@ def prepare(options: BenchmarkOptions, data: DataOptions, training: TrainingOpti
     rows = [read_row(word) for word in options.methods]
     if any(row.unlabelled for row in rows) and not options.unlabelled:
         raise UserError("--methods: a row with /unlabelled needs slices to distil on without masks: --unlabelled DIR")
-    against = options.against if options.against in (UNDISTILLED, LONGER) else read_row(options.against).name
-    if against not in (UNDISTILLED, LONGER, *(row.name for row in rows)):
+    against = read_against(options.against)
+    if against.removesuffix(EQUAL_TIME) not in (UNDISTILLED, LONGER, *(row.name for row in rows)):
         raise UserError(f"--against {options.against}: is no row of this benchmark; name it in --methods too")
 
     teacher = load_segmenter(options.tckpt, torch.device("cpu"))[0] if options.tckpt else None
@@ -60,27 +60,41 @@ def prepare(options: BenchmarkOptions, data: DataOptions, training: TrainingOpti
     for name, first in repeated.items():
         print(f"note: {name} is {first}, which has a row already", file=sys.stderr)
     folds = []
-    for number, splits in find_divisions(options, slices, data.val_fraction):
+    for number, splits in find_divisions(options, slices, data.val_fraction, data.test_data_path):
         fold = make_fold(options, replace(data, splits=splits), training, model, number)
         if teacher is not None:
             identity = {**fold.identity, "teacher": fingerprint_weights(teacher.network)}
             folds.append(replace(fold, tckpt=options.tckpt, identity=identity))
-        else:
+        elif not options.report or (teacher_folder(fold) / "result.json").exists():
             folds.append(with_teacher(fold, options.teacher_steps))
+    if not folds:
+        raise UserError(f"{options.outpath}: no run is finished yet, so there is nothing to report")
     against = repeated.get(against, against)
     of_equal_time = [row.equal_time() for row in rows]
-    if options.matched == "time" and against not in (UNDISTILLED, LONGER):
+    if options.matched == "time" and against not in (UNDISTILLED, LONGER) and not against.endswith(EQUAL_TIME):
         against = Row(against).equal_time().name
     trained = {"steps": rows, "time": of_equal_time, "both": [*rows, *of_equal_time]}[options.matched]
     return Prepared(tuple(folds), students, tuple(trained), against)
 
 
+def read_against(text: str) -> str:
+    """The name of a row, as its table has it."""
+    if text in (UNDISTILLED, LONGER):
+        return text
+    row = read_row(text.removesuffix(EQUAL_TIME))
+    return row.equal_time().name if text.endswith(EQUAL_TIME) else row.name
+
+
 def find_divisions(
-    options: BenchmarkOptions, slices: SliceFolder, val_fraction: float
+    options: BenchmarkOptions, slices: SliceFolder, val_fraction: float, test_data_path: Path | None
 ) -> list[tuple[int | None, Path | None]]:
     """The number and the splits.json of each fold; (None, None) for the slices' own division."""
     if options.folds is None:
         return [(None, None)]
+    if test_data_path is not None:
+        raise UserError(
+            "--folds: every case of the training slices is tested on; use --also_test in place of test data"
+        )
     paths = write_folds(slices, options.folds, val_fraction, options.outpath / "folds")
     return [(number, path) for number, path in enumerate(paths) if not options.fold or number in options.fold]
 

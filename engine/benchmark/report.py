@@ -39,6 +39,9 @@ def write_report(
     """
     fold, results = folds[0], read_results(runs)
     out = fold.outpath
+    begun = {number for rows in results.values() for row in rows for number, _ in row.results}
+    pairs = [pair for pair in zip(folds, scored_teachers, strict=True) if (pair[0].number or 0) in begun]
+    folds, scored_teachers = [fold for fold, _ in pairs], [scored for _, scored in pairs]
     teacher = read_teachers(folds, scored_teachers, costs["teacher"])
     every_row = [row for rows in results.values() for row in rows]
     run_lines = tables.run_lines(every_row, costs)

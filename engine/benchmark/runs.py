@@ -176,7 +176,13 @@ def is_finished(run: Run, anywhere: bool = False) -> bool:
 
 def is_complete(run: Run, anywhere: bool = False) -> bool:
     """Whether it is finished and was scored on all other data too."""
-    return is_finished(run, anywhere) and all(scores_file(run.folder, data).exists() for data in run.fold.also_test)
+    return is_finished(run, anywhere) and all(is_scored_on(run.folder, data) for data in run.fold.also_test)
+
+
+def is_scored_on(folder: Path, data: OtherData) -> bool:
+    """Whether the network in a folder was scored on just this other data, not on another folder of its name."""
+    path = scores_file(folder, data)
+    return path.exists() and bool(read_json(path)["path"] == str(data.path))
 
 
 def scores_file(folder: Path, data: OtherData) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,8 @@ PAPERS_E5 = 12  # pixels along a side, of 384 at stride 32
 def describe_cases(folds: Sequence[Fold], teachers: Sequence[Mapping[str, Any]]) -> str:
     """Which cases the scores are of, and what limits them; teachers: the content of teacher.json of each fold."""
     cases = sum(len(case_means(teacher["rows"])) for teacher in teachers)
-    in_folds = f" in {len(folds)} folds" if folds[0].number is not None else ""
+    numbers = [str(fold.number) for fold in folds if fold.number is not None]
+    in_folds = f" of fold{'s' * (len(numbers) > 1)} {', '.join(numbers)}" if numbers else ""
     if folds[0].validation_only:
         notice = (
             f"Scores of {cases} VALIDATION cases{in_folds}, which picked each checkpoint: to choose, not to report."
@@ -59,8 +61,13 @@ def verdict(rows: Sequence[RowResults], teacher: RowResults, compared: Compared,
     """Whether there is anything to distil, and which row to use, in a sentence or two."""
     student = rows[0].student
     gap = lead(teacher, longest_alone(rows))
-    text = f"The teacher is {abs(gap):.3f} {'below' if gap < 0 else 'above'} the longest undistilled student"
-    text += ". " if gap >= LEAST_LEAD else f": there is nothing to distil ({LEAST_LEAD} would do). "
+    text = (
+        ""
+        if math.isnan(gap)
+        else f"The teacher is {abs(gap):.3f} {'below' if gap < 0 else 'above'} the longest undistilled student"
+    )
+    nothing_to_distil = gap < LEAST_LEAD
+    text += f": there is nothing to distil ({LEAST_LEAD} would do). " if nothing_to_distil else ". " if text else ""
     methods = [row for row in rows if (student, row.name) in compared and row.name not in (UNDISTILLED, LONGER)]
     base = "the undistilled student" if against == UNDISTILLED else against
     if not methods:
@@ -68,7 +75,9 @@ def verdict(rows: Sequence[RowResults], teacher: RowResults, compared: Compared,
     best = best_row(methods)
     comparison = compared[student, best.name]
     conclusion = "not distinguishable from chance"
-    if comparison.p < 0.05 and (comparison.low > 0 or comparison.high < 0):
+    if nothing_to_distil:
+        conclusion = "no comparison"
+    elif comparison.p < 0.05 and (comparison.low > 0 or comparison.high < 0):
         conclusion = "a gain" if comparison.gain > 0 else "a loss"
     text += (
         f"Highest Dice of the methods: {best.name}, {format_gain(comparison.gain)} over {base} (95 % interval "

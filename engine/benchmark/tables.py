@@ -32,7 +32,7 @@ def score_table(
             "Dice by argmax": _mean_std(row, "argmax_dice"),
             "volume": _volume(row),
             "ECE": format_number(row.seed_means("ece").mean(), ".4f"),
-            "HD95 mm": _distance(row.scores("hd95_mm")),
+            "HD95 mm": _distance(row),
             "slice-protocol Dice": _mean_std(row, "slice_dice"),
             "gradient": "" if row is teacher else _gradient(row),
             "runs": "" if row is teacher else str(len(row.results)),
@@ -68,7 +68,7 @@ def _volume(row: RowResults) -> str:
 
 def _gradient(row: RowResults) -> str:
     """The median over trainings of the distillation's gradient in the segmentation loss's, at the start and the end."""
-    shares = [result["gradient_share"] for result in row.results.values() if result["gradient_share"]]
+    shares = [result["gradient_share"] for result in row.results.values() if len(result["gradient_share"]) == 2]
     if not shares:
         return ""
     return " → ".join(f"{np.median([share[place] for share in shares]):.2g}" for place in ("start", "end"))
@@ -81,10 +81,11 @@ def _false_alarms(row: RowResults) -> str:
     return f"{sum(voxels > 0 for voxels in predicted)} of {len(predicted)}" if predicted else "n/a"
 
 
-def _distance(scores: pd.DataFrame) -> str:
-    """The mean over trainings of the mean over cases; the share of defined ones where that is not all."""
-    defined, scored = int(scores.count().sum()), scores.shape[1] * len(scores.groupby("seed"))
-    text = format_number(scores.groupby("seed").mean().mean(axis="columns").mean(), ".1f")
+def _distance(row: RowResults) -> str:
+    """The mean over seeds of the mean over cases; the share of defined ones where that is not all."""
+    defined = int(row.scores("hd95_mm").count().sum())
+    scored = sum(len(case_means(result["rows"])) for result in row.results.values())
+    text = format_number(row.seed_means("hd95_mm").mean(), ".1f")
     return text if defined in (0, scored) else f"{text} ({defined}/{scored})"
 
 

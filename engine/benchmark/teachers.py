@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ def with_teacher(fold: Fold, steps: int | None) -> Fold:
 
     steps: for how long; None trains it as long as the students.
     """
-    folder = fold.outpath / "teachers" / f"{fold.label}{file_label(fold.identity['model'])}"
+    folder = teacher_folder(fold)
     schedule = Schedule.from_options(fold.training, fold.steps_per_epoch[SEED])
     length = (steps or schedule.steps) / schedule.steps
     training = replace(
@@ -43,6 +44,7 @@ def with_teacher(fold: Fold, steps: int | None) -> Fold:
         "format": RESULTS_FORMAT, **identity(fold.data), **identity(training), "steps": training.steps,
         "val_every": training.val_every, **fold.identity, **conditions(fold),
     }  # fmt: skip
+    del wanted["cases"]  # Those that are scored do not decide what is trained.
     if not ((folder / "settings.json").exists() and is_result(folder, wanted, anywhere=True)):
         make_folder(folder)
         write_json(folder / "settings.json", wanted)
@@ -51,6 +53,11 @@ def with_teacher(fold: Fold, steps: int | None) -> Fold:
     result = read_json(folder / "result.json")
     print(f"teacher: {folder}, validation Dice {result['best_validation_dice']:.4f}", flush=True)
     return replace(fold, tckpt=folder / "best.ckpt", identity={**fold.identity, "teacher": result["weights"]})
+
+
+def teacher_folder(fold: Fold) -> Path:
+    """Where the fold's own teacher is, or will be."""
+    return fold.outpath / "teachers" / f"{fold.label}{file_label(fold.identity['model'])}"
 
 
 def train_teacher(fold: Fold, options: RunOptions, wanted: dict[str, Any]) -> None:
@@ -67,7 +74,8 @@ def train_teacher(fold: Fold, options: RunOptions, wanted: dict[str, Any]) -> No
         "environment": environment(trainer.precision.device),
     }
     write_json(options.folder / "result.json", result)
-    (options.folder / "last.ckpt").unlink()
+    for unneeded in (options.folder / "last.ckpt", *options.folder.glob("checkpoint_*.ckpt")):
+        unneeded.unlink()
 
 
 def score_teacher(fold: Fold) -> dict[str, Any]:
@@ -79,8 +87,11 @@ def score_teacher(fold: Fold) -> dict[str, Any]:
     scored = {"validation_only": fold.validation_only, "distances": fold.distances}
     wanted = {"format": RESULTS_FORMAT, **fold.identity, **scored}
     earlier = read_json(path) if path.exists() else {}
-    result: dict[str, Any] = earlier if earlier.get("settings") == wanted else {"settings": wanted, "also": {}}
-    others = [data for data in fold.also_test if data.name not in result["also"]]
+    result: dict[str, Any] = (
+        earlier if earlier.get("settings") == wanted else {"settings": wanted, "also": {}, "paths": {}}
+    )
+    paths = {data.name: str(data.path) for data in fold.also_test}
+    others = [data for data in fold.also_test if result["paths"].get(data.name) != paths[data.name]]
     if "rows" in result and not others:
         return result
     segmenter, content = load_segmenter(fold.teacher, choose_device(fold.training.device))
@@ -91,5 +102,6 @@ def score_teacher(fold: Fold) -> dict[str, Any]:
         result["incomplete"] = [case for case in cases if not slices.complete(case)]
     for data in others:
         result["also"][data.name] = score_on(data, segmenter, fold.distances)
+        result["paths"][data.name] = str(data.path)
     write_json(path, result)
     return result
