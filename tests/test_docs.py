@@ -93,7 +93,7 @@ def methods(arguments: argparse.Namespace) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_commands_are_understood_by_their_scripts(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.benchmark.runs import read_row
+    from engine.benchmark.rows import read_row
 
     makefile = (ROOT / "Makefile").read_text()
     for program, target, *words in commands(page):
