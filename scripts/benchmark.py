@@ -27,7 +27,7 @@ import signal
 import _root  # noqa: F401
 
 from engine.benchmark.options import read_command
-from utils.errors import UserError, run
+from utils.errors import run
 
 
 def main() -> None:
@@ -37,33 +37,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     # PyTorch takes seconds to load, and --help should not wait for it.
-    from engine.benchmark.costs import measure, read_costs
-    from engine.benchmark.prepare import prepare
-    from engine.benchmark.report import write_report
-    from engine.benchmark.rows import LONGER
-    from engine.benchmark.runs import is_complete, plan_runs
-    from engine.benchmark.teachers import score_teacher
-    from engine.benchmark.train_and_score import train_and_score_all
+    from engine.benchmark.carry_out import carry_out
 
-    if options.report and not (options.outpath / "costs.json").exists():
-        raise UserError(f"{options.outpath}: holds no benchmark yet; give the same command without --report first")
-    folds, students, rows, against = prepare(options, data, training)
-    costs = read_costs(folds[0]) if options.report else measure(folds[0], students, rows, options.longer_length)
-    lengths = {student: dict(costs["lengths"].get(student, {})) for student in students}
-    if options.longer == 0:
-        for of_student in lengths.values():
-            of_student.pop(LONGER, None)
-    runs = plan_runs(folds, students, rows, sorted(set(options.seeds)), lengths)
-    waiting = [each for each in runs if not is_complete(each, anywhere=options.report)]
-    print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before: {options.outpath}", flush=True)
-
-    teachers = [score_teacher(fold) for fold in folds]
-    failures = [] if options.report else train_and_score_all(waiting, options.jobs)
-    if len(failures) < len(runs):
-        write_report(folds, runs, costs, teachers, against)
-    if failures:
-        reasons = "; ".join(dict.fromkeys(failures))
-        raise UserError(f"{len(failures)} of {len(runs)} runs failed and are not in the tables: {reasons}")
+    carry_out(options, data, training).refuse_failures()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,12 +26,17 @@ from utils.options import identity
 SEED = 0
 
 
+def teacher_folder(fold: Fold) -> Path:
+    """Where the fold's teacher is trained."""
+    return fold.outpath / "teachers" / f"{fold.label}{file_label(fold.identity['model'])}"
+
+
 def with_teacher(fold: Fold, steps: int | None) -> Fold:
     """The fold with the checkpoint of its teacher, `identity["model"]`, trained now unless it was before.
 
     steps: for how long; None trains it as long as the students.
     """
-    folder = fold.outpath / "teachers" / f"{fold.label}{file_label(fold.identity['model'])}"
+    folder = teacher_folder(fold)
     schedule = Schedule.from_options(fold.training, fold.steps_per_epoch[SEED])
     length = (steps or schedule.steps) / schedule.steps
     training = replace(

@@ -1,0 +1,60 @@
+"""A benchmark from its options to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from engine.benchmark.costs import measure, read_costs
+from engine.benchmark.options import BenchmarkOptions
+from engine.benchmark.prepare import prepare
+from engine.benchmark.report import write_report
+from engine.benchmark.rows import LONGER
+from engine.benchmark.runs import Fold, Run, is_complete, plan_runs
+from engine.benchmark.teachers import score_teacher
+from engine.benchmark.train_and_score import train_and_score_all
+from engine.options import DataOptions, TrainingOptions
+from utils.errors import UserError
+
+
+class Outcome(NamedTuple):
+    """What a benchmark leaves; teachers: the content of teacher.json of each fold; failures: of runs."""
+
+    folds: Sequence[Fold]
+    runs: Sequence[Run]
+    teachers: Sequence[Mapping[str, Any]]
+    failures: Sequence[str]
+
+    @property
+    def any_finished(self) -> bool:
+        return len(self.failures) < len(self.runs)
+
+    def refuse_failures(self) -> None:
+        """UserError if any run failed."""
+        if self.failures:
+            reasons = "; ".join(dict.fromkeys(self.failures))
+            raise UserError(
+                f"{len(self.failures)} of {len(self.runs)} runs failed and are not in the tables: {reasons}"
+            )
+
+
+def carry_out(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions) -> Outcome:
+    """Train and score what is not finished yet, and write the report of what is."""
+    if options.report and not (options.outpath / "costs.json").exists():
+        raise UserError(f"{options.outpath}: holds no benchmark yet; give the same command without --report first")
+    folds, students, rows, against = prepare(options, data, training)
+    costs = read_costs(folds[0]) if options.report else measure(folds[0], students, rows, options.longer_length)
+    lengths = {student: dict(costs["lengths"].get(student, {})) for student in students}
+    if options.longer == 0:
+        for of_student in lengths.values():
+            of_student.pop(LONGER, None)
+    runs = plan_runs(folds, students, rows, sorted(set(options.seeds)), lengths)
+    waiting = [each for each in runs if not is_complete(each, anywhere=options.report)]
+    print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before: {options.outpath}", flush=True)
+
+    teachers = [score_teacher(fold) for fold in folds]
+    failures = [] if options.report else train_and_score_all(waiting, options.jobs)
+    outcome = Outcome(folds, runs, teachers, failures)
+    if outcome.any_finished:
+        write_report(folds, runs, costs, teachers, against)
+    return outcome
