@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from datasets.slices.slice_folder import slice_files
 from datasets.slicing.options import SliceMakerOptions
 from datasets.splits import load_split
 from distillation import ALIASES
+from engine.benchmark.rows import read_row
 from engine.paper.disk import DiskEstimate, estimate_disk, require_disk
 from engine.paper.table import COLUMNS
 from networks import NETWORKS
@@ -22,12 +25,14 @@ from phantoms.recipe import Recipe
 from tests.commands import Done, error_of, in_process, output_of
 from tests.data import cut_slices
 from tests.engine.benchmark.tiny import table
+from tests.paths import SCRIPTS
 from utils.errors import UserError
 from utils.files import read_json
+from utils.options import Parser
 
-LOSSES = ("recursive_feedback_ours", "cat_feedback_ours", "indv_feedback", "deep_kd", "wo_feedback", "attn_kd")
+METHODS = ("--methods", "recursive_feedback_ours", "deep_kd", "hlfd_published")
 NETWORKS_AND_FRAME = ("--train_teacher", "tiny_teacher", "--smodel", "tiny", "--size", 64, "--crop", 0)
-TRAINING = ("--epochs", 1, "--teacher_epochs", 2, "--batch_size", 4, "--workers", 0, "--device", "cpu")
+TRAINING = ("--epochs", 1, "--teacher_epochs", 2, "--batch_size", 8, "--workers", 0, "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +56,26 @@ def paper(raw: Path, out: Path, *words: object) -> Done:
 
 @pytest.fixture(scope="module")
 def finished(raw: Path) -> tuple[Path, str]:
-    """The folder of an experiment of one seed, and what the command printed."""
+    """The folder of an experiment of one seed and three losses, and what the command printed."""
     out = raw.parent / "out"
-    return out, output_of(paper(raw, out, "--seeds", 0))
+    return out, output_of(paper(raw, out, "--seeds", 0, *METHODS))
 
 
-def test_every_published_loss_has_a_row_under_both_protocols(finished: tuple[Path, str]) -> None:
+def test_every_published_loss_has_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    script = import_module("paper")
+    (options,) = Parser(None).read(script.PaperOptions, words=["--inpath", "raw"])
+    of_code = {"recursive_feedback_ours", "cat_feedback_ours", "indv_feedback", "deep_kd", "wo_feedback", "attn_kd"}
+    assert {read_row(name).name for name in options.rows} == {"hlfd_published", *(ALIASES[name] for name in of_code)}
+    assert options.seeds == (0, 1, 2) and replace(options, without_published=True).rows == options.rows[:-1]
+
+
+def test_each_row_is_scored_by_both_protocols(finished: tuple[Path, str]) -> None:
     out, printed = finished
     lines = table(out / "paper.csv")
-    losses = [ALIASES[name] for name in LOSSES]
-    rows = ["undistilled", *losses, "hlfd_published"]
+    rows = ["undistilled", "hlfd", "deep", "hlfd_published"]
     assert [line["training"] for line in lines] == ["teacher, tiny_teacher", *(f"tiny {name}" for name in rows)]
-    assert [line["published_as"] for line in lines] == ["", "", *LOSSES, ""]
+    assert [line["published_as"] for line in lines] == ["", "", "recursive_feedback_ours", "deep_kd", ""]
     result = read_json(out / "benchmark" / "runs" / "tiny" / "deep" / "seed_0" / "result.json")["rows"]
     deep = next(line for line in lines if line["training"] == "tiny deep")
     for metric in ("slice_dice", "slice_rvd", "slice_published_voe", "dice", "argmax_dice", "voe"):
@@ -103,8 +116,8 @@ def test_what_it_takes_is_said_before_it_starts(finished: tuple[Path, str]) -> N
 def test_a_second_call_trains_nothing_and_another_seed_only_its_own(raw: Path, finished: tuple[Path, str]) -> None:
     out = finished[0]
     before = {path: path.stat().st_mtime_ns for path in (out / "benchmark").rglob("result.json")}
-    again = output_of(paper(raw, out, "--seeds", 0))
-    assert "slices: all cases are cut" in again and "8 runs, 8 of them finished before" in again
+    again = output_of(paper(raw, out, "--seeds", 0, *METHODS))
+    assert "slices: all cases are cut" in again and "4 runs, 4 of them finished before" in again
     more = output_of(paper(raw, out, "--seeds", 0, 1, "--methods", "recursive_feedback_ours"))
     assert "4 runs, 2 of them finished before" in more
     assert {path: path.stat().st_mtime_ns for path in before} == before
