@@ -29,6 +29,7 @@ same scores; where the length of "undistilled, longer" is measured, it differs f
 
 from __future__ import annotations
 
+import os
 import signal
 
 import _root  # noqa: F401
@@ -39,12 +40,14 @@ from utils.errors import run
 
 def main() -> None:
     options, data, training = read_command(__doc__)
+    # A line is printed when a run ends; progress bars of several at the same time would only mix.
+    os.environ["TQDM_DISABLE"] = "1"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     # PyTorch takes seconds to load, and --help should not wait for it.
-    from engine.benchmark.run import run_benchmark
+    from engine.benchmark.carry_out import carry_out
 
-    run_benchmark(options, data, training)
+    carry_out(options, data, training).refuse_failures()
 
 
 if __name__ == "__main__":

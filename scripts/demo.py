@@ -48,8 +48,8 @@ class Scale:
     cases: int = 28
     size: int = 96
     slices: tuple[int, int] = (20, 28)
-    teacher_steps: int = 300
-    steps: int = 250
+    teacher_steps: int = 250
+    steps: int = 150
 
 
 FULL = Scale()

@@ -39,7 +39,20 @@ class Prepared(NamedTuple):
 
 
 def prepare(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions) -> Prepared:
-    """Teachers that are not given are trained now.
+    """As planned, with teachers: those that are not given are trained now, or, for a report, their folds left out."""
+    planned = plan(options, data, training)
+    folds = [
+        fold if fold.tckpt else with_teacher(fold, options.teacher_steps)
+        for fold in planned.folds
+        if fold.tckpt or not options.report or (teacher_folder(fold) / "result.json").exists()
+    ]
+    if not folds:
+        raise UserError(f"{options.outpath}: no run is finished yet, so there is nothing to report")
+    return planned._replace(folds=tuple(folds))
+
+
+def plan(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions) -> Prepared:
+    """What there is before any training, with folds that lack their teacher where none is given.
 
     UserError for a row that cannot be trained, or data on which scores would not be honest.
     """
@@ -64,11 +77,8 @@ def prepare(options: BenchmarkOptions, data: DataOptions, training: TrainingOpti
         fold = make_fold(options, replace(data, splits=splits), training, model, number)
         if teacher is not None:
             identity = {**fold.identity, "teacher": fingerprint_weights(teacher.network)}
-            folds.append(replace(fold, tckpt=options.tckpt, identity=identity))
-        elif not options.report or (teacher_folder(fold) / "result.json").exists():
-            folds.append(with_teacher(fold, options.teacher_steps))
-    if not folds:
-        raise UserError(f"{options.outpath}: no run is finished yet, so there is nothing to report")
+            fold = replace(fold, tckpt=options.tckpt, identity=identity)
+        folds.append(fold)
     against = repeated.get(against, against)
     of_equal_time = [row.equal_time() for row in rows]
     if options.matched == "time" and against not in (UNDISTILLED, LONGER) and not against.endswith(EQUAL_TIME):

@@ -26,6 +26,11 @@ from utils.options import identity
 SEED = 0
 
 
+def teacher_folder(fold: Fold) -> Path:
+    """Where the fold's teacher is trained."""
+    return fold.outpath / "teachers" / f"{fold.label}{file_label(fold.identity['model'])}"
+
+
 def with_teacher(fold: Fold, steps: int | None) -> Fold:
     """The fold with the checkpoint of its teacher, `identity["model"]`, trained now unless it was before.
 
@@ -53,11 +58,6 @@ def with_teacher(fold: Fold, steps: int | None) -> Fold:
     result = read_json(folder / "result.json")
     print(f"teacher: {folder}, validation Dice {result['best_validation_dice']:.4f}", flush=True)
     return replace(fold, tckpt=folder / "best.ckpt", identity={**fold.identity, "teacher": result["weights"]})
-
-
-def teacher_folder(fold: Fold) -> Path:
-    """Where the fold's own teacher is, or will be."""
-    return fold.outpath / "teachers" / f"{fold.label}{file_label(fold.identity['model'])}"
 
 
 def train_teacher(fold: Fold, options: RunOptions, wanted: dict[str, Any]) -> None:

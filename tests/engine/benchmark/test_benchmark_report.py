@@ -196,7 +196,7 @@ def test_the_notice_says_what_limits_the_scores(tmp_path: Path) -> None:
     validation = replace(fold, validation_only=True)
     assert "5 VALIDATION cases," in describe_cases([validation], [{**scored, "incomplete": []}])
     folds = [replace(fold, number=number) for number in range(2)]
-    assert describe_cases(folds, [scored, scored]).startswith("Scores of 10 test cases in 2 folds,")
+    assert describe_cases(folds, [scored, scored]).startswith("Scores of 10 test cases of folds 0, 1, which")
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_teachers_train_as_long_as_they_were_asked_to(bench: Path) -> None:
 def test_other_data_have_a_table_of_their_own(bench: Path) -> None:
     text = (bench / "results.md").read_text()
     own, _, away = text.partition("## tiny, on elsewhere")
-    assert "| kd |" in own and "| kd |" in away and "Scores of 6 test cases in 3 folds" in own
+    assert "| kd |" in own and "| kd |" in away and "Scores of 6 test cases of folds 0, 1, 2, which" in own
     rows = [row for row in table(bench / "cases.csv") if row["data"] == "elsewhere"]
     assert {row["case"] for row in rows} == {"00010", "00011"}
     assert len(rows) == 2 * (3 + 9)  # by each of three teachers and nine students
@@ -95,6 +95,30 @@ def test_a_finished_benchmark_is_scored_on_further_data_without_training(bench: 
     run("scripts/benchmark.py", *command)
     assert trained() == before
     assert "## tiny, on slices" in (bench / "results.md").read_text()
+
+
+def test_another_folder_of_the_same_name_is_scored_itself(bench: Path, data: Path, run: Command) -> None:
+    for case in range(2):
+        kits_case(data / "other" / "elsewhere", 20 + case)
+    shared = ("--folds", 3, "--teacher_steps", 3, "--methods", "kd")
+    run("scripts/benchmark.py", *words(data, "bench", *shared, "--also_test", data / "other" / "elsewhere"))
+    rows = [row for row in table(bench / "cases.csv") if row["data"] == "elsewhere"]
+    assert {row["case"] for row in rows} == {"00020", "00021"}
+    run("scripts/benchmark.py", *words(data, "bench", *shared, "--also_test", data / "elsewhere"))
+    rows = [row for row in table(bench / "cases.csv") if row["data"] == "elsewhere"]
+    assert {row["case"] for row in rows} == {"00010", "00011"}
+
+
+def test_a_report_of_one_fold_trains_no_teacher_and_shows_that_fold(data: Path, run: Command) -> None:
+    shared = words(data, "partial", "--folds", 3, "--methods", "kd")
+    run("scripts/benchmark.py", *shared, "--fold", 1)
+    run("scripts/benchmark.py", *shared, "--report")
+    out = data / "partial"
+    assert [path.name for path in (out / "teachers").iterdir()] == ["fold_1_tiny_teacher"]
+    assert "Scores of 2 test cases of fold 1, which" in (out / "results.md").read_text()
+    assert {row["fold"] for row in table(out / "cases.csv")} == {"1"}
+    with pytest.raises(UserError, match="no run is finished yet"):
+        run("scripts/benchmark.py", *shared, "--fold", 2, "--report")
 
 
 def test_rows_of_equal_time_train_for_the_time_of_the_longer_row(
@@ -133,6 +157,8 @@ def test_a_teacher_can_be_trained_on_the_slices_own_division(data: Path, run: Co
         (("--folds", 2, "--fold", 2), "there are 2 folds, numbered from 0"),
         (("--folds", 3, "--also_test", "nowhere"), "nowhere: is no folder"),
         (("--folds", 3, "--teacher_steps", 4), "was begun with steps = 3, not 4"),
+        (("--folds", 3, "--test_data_path", "few"), "use --also_test in place of test data"),
+        (("--folds", 4, "--val_fraction", 0), "has no case left to train or to validate on"),
         (("--folds", 3, "--val_fraction", 0.5), "divides other cases, or otherwise"),
     ],
 )

@@ -1,35 +1,45 @@
-"""A benchmark from its options to its tables."""
+"""A benchmark from its options to its report."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from engine.benchmark.costs import measure, read_costs
 from engine.benchmark.options import BenchmarkOptions
 from engine.benchmark.prepare import prepare
-from engine.benchmark.report import read_results, read_teachers, write_report
-from engine.benchmark.results import RowResults
+from engine.benchmark.report import write_report
 from engine.benchmark.rows import LONGER
-from engine.benchmark.runs import is_complete, plan_runs
+from engine.benchmark.runs import Fold, Run, is_complete, plan_runs
 from engine.benchmark.teachers import score_teacher
 from engine.benchmark.train_and_score import train_and_score_all
 from engine.options import DataOptions, TrainingOptions
 from utils.errors import UserError
 
 
-class Finished(NamedTuple):
-    """results: student -> its rows; teacher: of all folds."""
+class Outcome(NamedTuple):
+    """What a benchmark leaves; teachers: the content of teacher.json of each fold; failures: of runs."""
 
-    results: Mapping[str, Sequence[RowResults]]
-    teacher: RowResults
+    folds: Sequence[Fold]
+    runs: Sequence[Run]
+    teachers: Sequence[Mapping[str, Any]]
+    failures: Sequence[str]
+
+    @property
+    def any_finished(self) -> bool:
+        return len(self.failures) < len(self.runs)
+
+    def refuse_failures(self) -> None:
+        """UserError if any run failed."""
+        if self.failures:
+            reasons = "; ".join(dict.fromkeys(self.failures))
+            raise UserError(
+                f"{len(self.failures)} of {len(self.runs)} runs failed and are not in the tables: {reasons}"
+            )
 
 
-def run_benchmark(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions) -> Finished:
-    """Train and score what is not there yet, write the report, and give what it is of; UserError if a run failed."""
-    # A line is printed when a run ends; progress bars of several at the same time would only mix.
-    os.environ["TQDM_DISABLE"] = "1"
+def carry_out(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions) -> Outcome:
+    """Train and score what is not finished yet, and write the report of what is."""
     if options.report and not (options.outpath / "costs.json").exists():
         raise UserError(f"{options.outpath}: holds no benchmark yet; give the same command without --report first")
     folds, students, rows, against = prepare(options, data, training)
@@ -42,11 +52,9 @@ def run_benchmark(options: BenchmarkOptions, data: DataOptions, training: Traini
     waiting = [each for each in runs if not is_complete(each, anywhere=options.report)]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before: {options.outpath}", flush=True)
 
-    scored = [score_teacher(fold) for fold in folds]
+    teachers = [score_teacher(fold) for fold in folds]
     failures = [] if options.report else train_and_score_all(waiting, options.jobs)
-    if len(failures) < len(runs):
-        write_report(folds, runs, costs, scored, against)
-    if failures:
-        reasons = "; ".join(dict.fromkeys(failures))
-        raise UserError(f"{len(failures)} of {len(runs)} runs failed and are not in the tables: {reasons}")
-    return Finished(read_results(runs), read_teachers(folds, scored, costs["teacher"]))
+    outcome = Outcome(folds, runs, teachers, failures)
+    if outcome.any_finished:
+        write_report(folds, runs, costs, teachers, against)
+    return outcome

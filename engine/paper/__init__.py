@@ -1,0 +1,1 @@
+"""The published experiment as one command: what it needs before it starts, and its table."""
