@@ -18,7 +18,7 @@ from engine.benchmark.elsewhere import name_other_data
 from engine.benchmark.folds import write_folds
 from engine.benchmark.options import BenchmarkOptions
 from engine.benchmark.rows import EQUAL_TIME, LONGER, UNDISTILLED, Row, distinct_rows, read_row
-from engine.benchmark.runs import Fold
+from engine.benchmark.runs import Fold, is_trained
 from engine.benchmark.teachers import teacher_folder, with_teacher
 from engine.device import choose_device
 from engine.options import DataOptions, TrainingOptions
@@ -44,7 +44,7 @@ def prepare(options: BenchmarkOptions, data: DataOptions, training: TrainingOpti
     folds = [
         fold if fold.tckpt else with_teacher(fold, options.teacher_steps)
         for fold in planned.folds
-        if fold.tckpt or not options.report or (teacher_folder(fold) / "result.json").exists()
+        if fold.tckpt or not options.report or is_trained(teacher_folder(fold))
     ]
     if not folds:
         raise UserError(f"{options.outpath}: no run is finished yet, so there is nothing to report")

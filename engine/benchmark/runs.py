@@ -202,4 +202,9 @@ def is_result(folder: Path, wanted: Mapping[str, Any], anywhere: bool = False) -
                 f"{folder}: was begun with {key} = {before.get(key)}, not {wanted.get(key)}; "
                 f"give the same {same}, or another --outpath"
             )
+    return is_trained(folder)
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether a student or a teacher has left its result there, of whatever settings."""
     return (folder / "result.json").exists()

@@ -18,7 +18,7 @@ from engine.benchmark.costs import SLICES, measure, measure_steps
 from engine.benchmark.options import BenchmarkOptions
 from engine.benchmark.prepare import plan
 from engine.benchmark.rows import UNDISTILLED, Row
-from engine.benchmark.runs import Fold, Run, plan_runs, run_options
+from engine.benchmark.runs import Fold, Run, is_trained, plan_runs, run_options
 from engine.benchmark.teachers import teacher_folder
 from engine.cost import segmentation_speed
 from engine.device import choose_device
@@ -77,10 +77,6 @@ def by_row(runs: Sequence[Run]) -> list[list[Run]]:
     for run in runs:
         groups.setdefault((run.student, run.row.name), []).append(run)
     return list(groups.values())
-
-
-def is_trained(folder: Path) -> bool:
-    return (folder / "result.json").exists()
 
 
 def step_ms(fold: Fold, steps: dict[str, dict[str, float]], row: Row) -> float:

@@ -10,9 +10,10 @@ import pandas as pd
 
 from datasets.splits import Split
 from engine.benchmark.carry_out import Outcome
-from engine.benchmark.report import read_results
+from engine.benchmark.report import read_results, read_teachers
 from engine.benchmark.results import RowResults
 from engine.evaluation.evaluate import write_csv
+from engine.reporting import COLUMNS as VOLUME_COLUMNS
 from engine.reporting import format_mean_std, format_table, markdown_table
 from utils.files import write_text
 
@@ -20,11 +21,7 @@ COLUMNS = {
     "slice protocol Dice": ("slice_dice", ".3f"),
     'slice protocol "VOE"': ("slice_published_voe", ".3f"),
     "slice protocol RVD": ("slice_rvd", "+.3f"),
-    "Dice": ("dice", ".3f"),
-    "Dice by argmax": ("argmax_dice", ".3f"),
-    "VOE": ("voe", ".3f"),
-    "RVD": ("rvd", "+.3f"),
-    "HD95 mm": ("hd95_mm", ".1f"),
+    **VOLUME_COLUMNS,
 }
 LEGEND = (
     "Scores are means over test cases, then mean ± standard deviation over seeds; (n/m) is defined for n of m. "
@@ -41,7 +38,7 @@ def write_table(outpath: Path, outcome: Outcome, published_names: Mapping[str, s
     published_names: of rows, where the published code has one. notice: what differs from the paper.
     """
     (fold,) = outcome.folds
-    teacher = RowResults(fold.identity["model"], "teacher", {(0, 0): dict(outcome.teachers[0])})
+    teacher = read_teachers(outcome.folds, outcome.teachers, fold.identity["model"])
     rows = [teacher, *(row for of_student in read_results(outcome.runs).values() for row in of_student)]
     table = pd.DataFrame([table_line(row, published_names) for row in rows])
     write_csv(outpath / "paper.csv", [csv_line(row, published_names) for row in rows])
