@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from engine.benchmark.costs import measure, read_costs
+from engine.benchmark.costs import lengths_of, measure, read_costs
 from engine.benchmark.options import BenchmarkOptions
 from engine.benchmark.prepare import prepare
 from engine.benchmark.report import write_report
-from engine.benchmark.rows import LONGER
 from engine.benchmark.runs import Fold, Run, is_complete, plan_runs
 from engine.benchmark.teachers import score_teacher
 from engine.benchmark.train_and_score import train_and_score_all
@@ -44,10 +43,7 @@ def carry_out(options: BenchmarkOptions, data: DataOptions, training: TrainingOp
         raise UserError(f"{options.outpath}: holds no benchmark yet; give the same command without --report first")
     folds, students, rows, against = prepare(options, data, training)
     costs = read_costs(folds[0]) if options.report else measure(folds[0], students, rows, options.longer_length)
-    lengths = {student: dict(costs["lengths"].get(student, {})) for student in students}
-    if options.longer == 0:
-        for of_student in lengths.values():
-            of_student.pop(LONGER, None)
+    lengths = lengths_of(costs, students, options.longer_length)
     runs = plan_runs(folds, students, rows, sorted(set(options.seeds)), lengths)
     waiting = [each for each in runs if not is_complete(each, anywhere=options.report)]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before: {options.outpath}", flush=True)

@@ -75,6 +75,15 @@ def set_lengths(
             lengths[row.name] = round((1.0 if longer == 0 else lengths.get(LONGER, 1.0)) / ratios[row.step], 2)
 
 
+def lengths_of(costs: Costs, students: Sequence[str], longer: float | None) -> dict[str, dict[str, float]]:
+    """Student -> row -> the multiple of the steps, without the longer row that an earlier launch had if it is 0 now."""
+    lengths = {student: dict(costs["lengths"].get(student, {})) for student in students}
+    if longer == 0:
+        for of_student in lengths.values():
+            of_student.pop(LONGER, None)
+    return lengths
+
+
 def read_costs(fold: Fold) -> Costs:
     """What was measured before; UserError if it was for other networks or images."""
     path = fold.outpath / "costs.json"

@@ -30,12 +30,14 @@ def name_other_data(paths: Sequence[Path]) -> tuple[OtherData, ...]:
     return tuple(OtherData(*named) for named in zip(names, places, strict=True))
 
 
-def labelled_cases(data: OtherData, segmenter: Segmenter) -> Iterator[LabelledCase]:
-    """All cases with a segmentation, from slices or from raw files in the layout that the network was trained on."""
+def labelled_cases(
+    data: OtherData, dataset: str, task: str, window: tuple[float, float] | None
+) -> Iterator[LabelledCase]:
+    """All cases with a segmentation, from slices or from raw files in the layout of a data set."""
     if slice_files(data.path) or slice_files(data.path / "test"):
-        slices = open_slices(data.path, segmenter.dataset, segmenter.label_map.name, "test")
-        return cases_in_slices(slices, slices.cases, segmenter.window)
-    return raw_cases(open_layout(segmenter.dataset, data.path), data.path, None, segmenter.window)
+        slices = open_slices(data.path, dataset, task, "test")
+        return cases_in_slices(slices, slices.cases, window)
+    return raw_cases(open_layout(dataset, data.path), data.path, None, window)
 
 
 def score_elsewhere(fold: Fold, folder: Path, device: torch.device) -> None:
@@ -49,7 +51,7 @@ def score_elsewhere(fold: Fold, folder: Path, device: torch.device) -> None:
 
 def score_on(data: OtherData, segmenter: Segmenter, distances: bool) -> list[RegionScores]:
     """All cases of other data, by both protocols."""
-    cases = labelled_cases(data, segmenter)
+    cases = labelled_cases(data, segmenter.dataset, segmenter.label_map.name, segmenter.window)
     return score_cases(segmenter, cases, distances=distances, slice_protocol=True).joined()
 
 

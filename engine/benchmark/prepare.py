@@ -14,6 +14,7 @@ import torch
 from datasets.slices.slice_folder import SliceFolder, case_of, open_slices
 from datasets.slices.training_split import train_val_split
 from datasets.slices.unlabelled import held_out_cases, unlabelled_slices
+from engine.benchmark.checks import check_initial_weights, check_other_data, refuse_seen_cases
 from engine.benchmark.elsewhere import name_other_data
 from engine.benchmark.folds import write_folds
 from engine.benchmark.options import BenchmarkOptions
@@ -79,6 +80,8 @@ def plan(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions
             identity = {**fold.identity, "teacher": fingerprint_weights(teacher.network)}
             fold = replace(fold, tckpt=options.tckpt, identity=identity)
         folds.append(fold)
+    check_other_data(folds[0])
+    check_initial_weights(training.init, students, folds[0], teacher)
     against = repeated.get(against, against)
     of_equal_time = [row.equal_time() for row in rows]
     if options.matched == "time" and against not in (UNDISTILLED, LONGER) and not against.endswith(EQUAL_TIME):
@@ -115,6 +118,7 @@ def make_fold(
     """A fold as it is before its teacher; model: the teacher's."""
     slices = open_slices(data.train_data_path, str(data.dataset), str(data.task), "train", data.splits)
     scored = scored_case_names(slices, data, options.validation_only)
+    refuse_seen_cases(training.init, scored)
     identity = {
         "model": model,
         "classes": slices.label_map.num_classes,

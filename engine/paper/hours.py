@@ -14,7 +14,7 @@ import pandas as pd
 
 from datasets.labelled_cases import cases_in_slices
 from datasets.slices.slice_folder import SliceFolder, open_slices
-from engine.benchmark.costs import SLICES, measure, measure_steps
+from engine.benchmark.costs import SLICES, lengths_of, measure, measure_steps
 from engine.benchmark.options import BenchmarkOptions
 from engine.benchmark.prepare import plan
 from engine.benchmark.rows import UNDISTILLED, Row
@@ -61,7 +61,8 @@ def expect(options: BenchmarkOptions, data: DataOptions, training: TrainingOptio
     left = int(not is_trained(teacher_folder(fold)))
     steps = options.teacher_steps or schedule.steps
     expected = [Expected(f"teacher, {model}", left, steps, step_ms(fold, of_teacher, Row(UNDISTILLED)), seconds[model])]
-    runs = plan_runs(planned.folds, planned.students, planned.rows, sorted(set(options.seeds)), costs["lengths"])
+    lengths = lengths_of(costs, planned.students, options.longer_length)
+    runs = plan_runs(planned.folds, planned.students, planned.rows, sorted(set(options.seeds)), lengths)
     for of_row in by_row(runs):
         first = of_row[0]
         left = sum(not is_trained(run.folder) for run in of_row)

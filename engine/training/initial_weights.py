@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.segmenter import Segmenter
 from networks import build
 from networks.contract import SegmentationNetwork
 from networks.pretrained import read_file, read_weights
@@ -19,7 +18,7 @@ from utils.fingerprint import fingerprint_tensors
 
 
 def build_initialised(
-    model: str, classes: int, init: str | None, teacher: Segmenter | None = None
+    model: str, classes: int, init: str | None, teacher: SegmentationNetwork | None = None
 ) -> tuple[SegmentationNetwork, str | None]:
     """A new network, and how many of its parameters begin as what; None where all are random.
 
@@ -45,17 +44,24 @@ def build_initialised(
     return network, f"{100 * taken // total} % of {model}'s parameters from {source}"
 
 
-def _read(init: str, teacher: Segmenter | None) -> tuple[Mapping[str, Tensor], bool]:
+def _read(init: str, teacher: SegmentationNetwork | None) -> tuple[Mapping[str, Tensor], bool]:
     """The weights, and whether they are a network's of this project, not an encoder's from elsewhere."""
     if init == "teacher":
         if teacher is None:
             raise UserError("--init teacher: there is none without distillation; give the path of its checkpoint")
-        return teacher.network.state_dict(), True
+        return teacher.state_dict(), True
     path = Path(init)
     content = read_file(path)
     if isinstance(content, dict) and isinstance(content.get("weights"), dict):
         return load_checkpoint(path)["weights"], True
     return read_weights(path), False
+
+
+def cases_behind(path: Path) -> set[str]:
+    """The cases that a network of this project was trained or chosen on; none for weights from elsewhere."""
+    content = read_file(path)
+    cases = content.get("cases") if isinstance(content, dict) else None
+    return {*cases["train"], *cases["val"]} if isinstance(cases, dict) else set()
 
 
 def _build_pretrained(model: str, classes: int, pretrained: bool | Path) -> tuple[SegmentationNetwork, int]:

@@ -127,7 +127,9 @@ def new_segmenter(
 
     teacher: for `--init teacher`. How: as `build_initialised` says.
     """
-    network, init = build_initialised(run.model, slices.label_map.num_classes, run.training.init, teacher)
+    network, init = build_initialised(
+        run.model, slices.label_map.num_classes, run.training.init, teacher.network if teacher else None
+    )
     frame = Frame(Frame.size if run.data.size is None else run.data.size, run.data.crop)
     window = run.data.window or slices.dataset_window
     network.to(memory_format=torch.channels_last)

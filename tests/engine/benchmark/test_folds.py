@@ -157,6 +157,10 @@ def test_a_teacher_can_be_trained_on_the_slices_own_division(data: Path, run: Co
         (("--folds", 2, "--fold", 2), "there are 2 folds, numbered from 0"),
         (("--folds", 3, "--also_test", "nowhere"), "nowhere: is no folder"),
         (("--folds", 3, "--teacher_steps", 4), "was begun with steps = 3, not 4"),
+        (("--folds", 3, "--also_test", "empty"), "empty: .*expected"),
+        (("--folds", 3, "--init", "bench/teachers/fold_1_tiny_teacher/best.ckpt"), "was trained or chosen on"),
+        (("--folds", 3, "--init", "none.ckpt"), "none.ckpt"),
+        (("--folds", 3, "--smodel", "malunet", "--init", "teacher"), "no block of it fits malunet"),
         (("--folds", 3, "--test_data_path", "few"), "use --also_test in place of test data"),
         (("--folds", 4, "--val_fraction", 0), "has no case left to train or to validate on"),
         (("--folds", 3, "--val_fraction", 0.5), "divides other cases, or otherwise"),
@@ -166,6 +170,7 @@ def test_what_cannot_be_compared_is_refused(
     bench: Path, data: Path, run: Command, monkeypatch: pytest.MonkeyPatch, given: tuple[object, ...], message: str
 ) -> None:
     monkeypatch.chdir(data)
+    Path("empty").mkdir(exist_ok=True)
     with pytest.raises(UserError, match=message):
         run("scripts/benchmark.py", *words(data, "bench", "--methods", "kd", *given))
 

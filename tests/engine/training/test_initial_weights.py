@@ -24,7 +24,7 @@ NAME = "resnet_18"
 def initialised(init: str | None, teacher: Segmenter | None = None, model: str = NAME) -> tuple[Any, str | None, float]:
     """The weights, what is said of them, and what a method's first weights would be."""
     torch.manual_seed(1)
-    network, said = build_initialised(model, 2, init, teacher)
+    network, said = build_initialised(model, 2, init, teacher.network if teacher else None)
     return network.state_dict(), said, float(torch.rand(1))
 
 
