@@ -15,6 +15,7 @@ from torch import Tensor
 
 from datasets.frame import Frame
 from datasets.labels import LabelMap
+from datasets.raw import MR_LAYOUTS
 from datasets.window import window_image
 from engine.device import choose_device
 from engine.options import PredictionOptions
@@ -39,6 +40,11 @@ class Segmenter:
     frame: Frame
     window: tuple[float, float] | None
     offsets: tuple[float, ...] = ()
+
+    @property
+    def hounsfield(self) -> bool:
+        """Whether its images are CT; those of MR have a window only if one was given."""
+        return self.window is not None and self.dataset not in MR_LAYOUTS
 
     def description(self) -> dict[str, Any]:
         """What a checkpoint records about the network, in plain types."""

@@ -7,6 +7,7 @@ float64 copy, and no second copy to reorder the axes.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from utils.errors import UserError
 # isal's stubs call this class an instance.
 BROKEN_GZIP = cast(type[Exception], IsalError)
 SLAB_BYTES = 1 << 21
+# The most bytes that one byte of deflate stands for.
+DEFLATE_RATIO = 1032
 # World axis (RAS) -> (array axis, direction): x to the left, y to posterior, z to superior.
 ARRAY_AXES = {0: (2, -1), 1: (1, -1), 2: (0, 1)}
 
@@ -73,6 +76,20 @@ class Source:
         return dtype
 
     @property
+    def forms(self) -> dict[str, NDArray[np.float64]]:
+        """The affines that the header has, the first of which is used: its sform, its qform, or none."""
+        forms = {}
+        for name, read in (("sform", self.header.get_sform), ("qform", self.header.get_qform)):
+            try:
+                affine = read(coded=True)[0]
+                if affine is not None:
+                    Orientation.of(affine)
+                    forms[name] = np.asarray(affine, np.float64)
+            except (HeaderDataError, ValueError):
+                pass  # A damaged form that is used is an error already.
+        return forms
+
+    @property
     def scaling(self) -> tuple[float, float]:
         """Slope and intercept; 1 and 0 where the header has none."""
         slope, intercept = self.header.get_slope_inter()
@@ -106,12 +123,13 @@ class Source:
 def open_nifti(path: Path, channel: int | None = None) -> Iterator[Source]:
     """Open a 3D file, or one channel of a 4D file; any failure to read it becomes a UserError."""
     try:
-        with _decompressed(path) as stream:
+        stream, most = _decompressed(path)
+        with stream:
             header = _read_header(stream)
             shape = tuple(int(size) for size in header.get_data_shape())
             affine = np.asarray(header.get_best_affine(), np.float64)
             Orientation.of(affine)
-            channels = int(np.prod(shape[3:]))
+            channels = math.prod(shape[3:])
             if len(shape) < 3 or min(shape) < 1 or (channels > 1 and channel is None) or (channel or 0) >= channels:
                 raise UserError(
                     f"{path}: has shape {shape}; expected one 3D volume: split a 4D series, stack single slices"
@@ -121,21 +139,31 @@ def open_nifti(path: Path, channel: int | None = None) -> Iterator[Source]:
                 raise UserError(
                     f"{path}: has voxels of type {source.dtype}; expected numbers: convert it to grey values"
                 )
+            if math.prod(shape) * source.dtype.itemsize > most:
+                raise EOFError("the file ends too early")  # Known before memory is asked for.
             for _ in range((channel or 0) * shape[2]):
                 _read_exactly(stream, shape[0] * shape[1] * source.dtype.itemsize)
             yield source
             while stream.read(SLAB_BYTES):
                 pass  # gzip verifies its checksum only at the end
+    except MemoryError:
+        raise UserError(f"{path}: with shape {shape} it does not fit into memory; crop or resample it") from None
     except (OSError, EOFError, BROKEN_GZIP, HeaderDataError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
         raise UserError(f"{path}: cannot be read as NIfTI ({reason}); copy, unpack or convert it again") from None
 
 
-def _decompressed(path: Path) -> BinaryIO:
-    """The uncompressed bytes; gzip (isal needs half the time of zlib) is recognised by its first two bytes."""
+def _decompressed(path: Path) -> tuple[BinaryIO, int]:
+    """The uncompressed bytes, and how many these are at most.
+
+    gzip (isal needs half the time of zlib) is recognised by its first two bytes.
+    """
+    size = path.stat().st_size
     with path.open("rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
-    return cast(BinaryIO, igzip.open(path, "rb")) if compressed else path.open("rb")
+    if compressed:
+        return cast(BinaryIO, igzip.open(path, "rb")), size * DEFLATE_RATIO
+    return path.open("rb"), size
 
 
 def _read_header(stream: BinaryIO) -> Any:

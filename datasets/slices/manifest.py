@@ -44,7 +44,8 @@ class ManifestCase:
     """shape: [Z, Y, X]; spacing: (z, y, x) in mm; percentiles: 0.5 and 99.5, in stored units.
 
     source: of image and label the path relative to the raw folder, size in bytes and mtime in ns;
-    split: train, val or test; tasks: by the task's name.
+    split: train, val or test; tasks: by the task's name; label_geometry: "header" or "array" where the user chose
+    how the segmentation lies on the image.
     """
 
     shape: tuple[int, int, int]
@@ -56,6 +57,7 @@ class ManifestCase:
     split: str
     tasks: dict[str, TaskSlices]
     notes: list[str]
+    label_geometry: str | None = None
 
     @property
     def written_slices(self) -> set[int]:
@@ -92,6 +94,7 @@ class ManifestCase:
             split=content["split"],
             tasks=tasks,
             notes=content["notes"],
+            label_geometry=content.get("label_geometry"),
         )
 
 

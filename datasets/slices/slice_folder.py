@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from datasets.labels import NO_MASK, LabelMap, resize_labels
 from datasets.raw import LAYOUTS, open_layout
+from datasets.raw.intensities import level_counts
 from datasets.slices.manifest import MANIFEST, Manifest
 from datasets.splits import Split, load_split, split_root
 from datasets.window import percentile_window, stored_window
@@ -157,12 +158,13 @@ class SliceFolder:
         entry = self.manifest.cases[case] if self.manifest else None
         window = window or self.dataset_window
         if window is not None:
-            return stored_window(window, entry.scale if entry else 1.0, entry.shift if entry else 0.0)
+            scale, shift = (entry.scale, entry.shift) if entry else (1.0, 0.0)
+            return stored_window(window, scale, shift, f"{self.folder}: case {case}")
         if entry is not None:
             low, high = entry.percentiles
             return low, max(high, low + 1)
         if case not in self._percentile_windows:
-            self._percentile_windows[case] = percentile_window(self.read_case(case)[0])
+            self._percentile_windows[case] = percentile_window(level_counts(self.read_case(case)[0]))
         return self._percentile_windows[case]
 
     def read(self, name: str) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
