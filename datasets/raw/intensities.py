@@ -49,7 +49,10 @@ class Scaled:
     def planes(self) -> Iterator[NDArray[np.float64]]:
         """Physical values one plane at a time, for float64 needs four times the memory of int16."""
         for plane in self.raw:
-            yield plane.astype(np.float64) * self.slope + self.intercept
+            values = plane.astype(np.float64)
+            values *= self.slope
+            values += self.intercept
+            yield values
 
     def percentiles(self, *percents: float) -> tuple[float, ...]:
         """In physical units, of at most a million voxels."""
@@ -64,7 +67,10 @@ class Scaled:
         """int16 that times `scale` plus `shift` are the physical values, clipped to `bounds`."""
         image = np.empty(self.raw.shape, np.int16)
         for target, plane in zip(image, self.planes(), strict=True):
-            target[:] = np.rint((plane.clip(*bounds) - shift) / scale)
+            np.clip(plane, *bounds, out=plane)
+            plane -= shift
+            plane /= scale
+            target[:] = np.rint(plane, out=plane)
         return image
 
     def spread(self, bounds: tuple[float, float]) -> tuple[NDArray[np.int16], float, float]:

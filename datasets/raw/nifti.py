@@ -7,6 +7,7 @@ float64 copy, and no second copy to reorder the axes.
 from __future__ import annotations
 
 import io
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from utils.errors import UserError
 
 # isal's stubs call this class an instance.
 BROKEN_GZIP = cast(type[Exception], IsalError)
+# What is wrong in a header is raised or mended; nibabel would print it too.
+SILENT = logging.Logger(__name__, logging.CRITICAL)
 SLAB_BYTES = 1 << 21
 # The most bytes that one byte of deflate stands for.
 DEFLATE_RATIO = 1032
@@ -81,10 +84,11 @@ class Source:
         forms = {}
         for name, read in (("sform", self.header.get_sform), ("qform", self.header.get_qform)):
             try:
-                affine = read(coded=True)[0]
-                if affine is not None:
-                    Orientation.of(affine)
-                    forms[name] = np.asarray(affine, np.float64)
+                with np.errstate(all="ignore"):
+                    affine = read(coded=True)[0]
+                    if affine is not None:
+                        Orientation.of(affine)
+                        forms[name] = np.asarray(affine, np.float64)
             except (HeaderDataError, ValueError):
                 pass  # A damaged form that is used is an error already.
         return forms
@@ -125,10 +129,11 @@ def open_nifti(path: Path, channel: int | None = None) -> Iterator[Source]:
     try:
         stream, most = _decompressed(path)
         with stream:
-            header = _read_header(stream)
+            header = _read_header(stream, most)
             shape = tuple(int(size) for size in header.get_data_shape())
-            affine = np.asarray(header.get_best_affine(), np.float64)
-            Orientation.of(affine)
+            with np.errstate(all="ignore"):
+                affine = np.asarray(header.get_best_affine(), np.float64)
+                Orientation.of(affine)
             channels = math.prod(shape[3:])
             if len(shape) < 3 or min(shape) < 1 or (channels > 1 and channel is None) or (channel or 0) >= channels:
                 raise UserError(
@@ -147,7 +152,7 @@ def open_nifti(path: Path, channel: int | None = None) -> Iterator[Source]:
             while stream.read(SLAB_BYTES):
                 pass  # gzip verifies its checksum only at the end
     except MemoryError:
-        raise UserError(f"{path}: with shape {shape} it does not fit into memory; crop or resample it") from None
+        raise UserError(f"{path}: does not fit into memory; crop or resample it, or use a larger machine") from None
     except (OSError, EOFError, BROKEN_GZIP, HeaderDataError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
         raise UserError(f"{path}: cannot be read as NIfTI ({reason}); copy, unpack or convert it again") from None
@@ -166,18 +171,21 @@ def _decompressed(path: Path) -> tuple[BinaryIO, int]:
     return path.open("rb"), size
 
 
-def _read_header(stream: BinaryIO) -> Any:
-    """The header with its extensions; afterwards `stream` stands at the first voxel."""
+def _read_header(stream: BinaryIO, most: int) -> Any:
+    """The header with its extensions; afterwards `stream` stands at the first voxel. most: bytes in the stream."""
     start = _read_exactly(stream, 4)
     sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
     kind: Any = nib.Nifti1Header if 348 in sizes else nib.Nifti2Header
     if not sizes & {348, 540}:
         raise ValueError("it does not begin with a NIfTI header")
     start += _read_exactly(stream, kind.sizeof_hdr - 4)
-    offset = int(kind(start, check=False)["vox_offset"])
-    if offset < len(start):
+    offset = float(kind(start, check=False)["vox_offset"])
+    if not len(start) <= offset <= most:
         raise ValueError("it is one half of a .hdr/.img pair, or its header is damaged")
-    return kind.from_fileobj(io.BytesIO(start + _read_exactly(stream, offset - len(start))))
+    extensions = _read_exactly(stream, int(offset) - len(start))
+    header = kind.from_fileobj(io.BytesIO(start + extensions), check=False)
+    header.check_fix(SILENT)
+    return header
 
 
 def _read_exactly(stream: BinaryIO, count: int) -> bytes:
