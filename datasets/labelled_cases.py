@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.raw.layout import Layout, match_case
+from datasets.raw.notes import summarise_notes
+from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
 from datasets.raw.volume import read_volume
 from datasets.slices.slice_folder import SliceFolder
 from datasets.window import volume_window
 from utils.errors import UserError
+from utils.progress import print_note
 
 
 @dataclass
@@ -44,16 +47,27 @@ def cases_in_slices(
 
 
 def raw_cases(
-    layout: Layout, root: Path, names: Sequence[str] | None, window: tuple[float, float] | None
+    layout: Layout,
+    root: Path,
+    names: Sequence[str] | None,
+    window: tuple[float, float] | None,
+    reading: ReadingOptions = AS_IT_SHOULD_BE,
 ) -> Iterator[LabelledCase]:
-    """Cases read from raw files, by their names in any layout; `names` None: every case with a segmentation."""
+    """Cases read from raw files, by their names in any layout; `names` None: every case with a segmentation.
+
+    Notes on them are printed on stderr after the last one.
+    """
     cases = {case.name: case for case in layout.find(root) if case.label is not None}
     chosen = sorted(cases) if names is None else list(dict.fromkeys(match_case(name, cases) for name in names))
     if missing := sorted(set(chosen) - set(cases)):
         raise UserError(f"{root}: no labelled case {', '.join(missing)}; it holds {', '.join(sorted(cases))}")
     if not cases:
         raise UserError(f"{root}: no case has a segmentation, so there is nothing to evaluate; use predict.py")
+    notes = {}
     for name in chosen:
-        volume = read_volume(cases[name], layout.labels)
+        volume = read_volume(cases[name], layout.labels, hounsfield=layout.hounsfield, reading=reading)
         assert volume.label is not None
+        notes[name] = volume.notes
         yield LabelledCase(name, volume.image, volume.label, volume.spacing, volume_window(volume, window))
+    for note in summarise_notes(notes):
+        print_note(note)

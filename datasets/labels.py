@@ -49,9 +49,12 @@ class LabelMap:
 
     @staticmethod
     def from_dict(content: dict[str, Any]) -> LabelMap:
+        """What `to_dict` gave; ValueError, TypeError or KeyError for anything else."""
+        if not all(0 <= label < 256 for labels in content["labels"] for label in labels):
+            raise ValueError("a label is from 0 to 255")
         return LabelMap(
-            name=content["name"],
-            classes=tuple(content["classes"]),
+            name=str(content["name"]),
+            classes=tuple(map(str, content["classes"])),
             labels=tuple(tuple(labels) for labels in content["labels"]),
             regions={name: tuple(indices) for name, indices in content["regions"].items()},
         )

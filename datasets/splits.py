@@ -164,6 +164,8 @@ def _load(path: Path) -> tuple[Split, dict[str, Any]]:
         if split.unlabelled:
             saved.setdefault("labelled", len(split.train))
         SplitOptions(**saved)
+        if not all(isinstance(name, str) for name in split.all_names):
+            raise TypeError("a case's name is text")
     except (KeyError, TypeError):
         raise UserError(f"{path}: is not a split; expected the lists train, val and test") from None
     if duplicates := [name for name, count in Counter(split.all_names).items() if count > 1]:

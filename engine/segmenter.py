@@ -15,6 +15,7 @@ from torch import Tensor
 
 from datasets.frame import Frame
 from datasets.labels import LabelMap
+from datasets.raw import MR_LAYOUTS
 from datasets.window import window_image
 from engine.device import choose_device
 from engine.options import PredictionOptions
@@ -39,6 +40,11 @@ class Segmenter:
     frame: Frame
     window: tuple[float, float] | None
     offsets: tuple[float, ...] = ()
+
+    @property
+    def hounsfield(self) -> bool:
+        """Whether its images are CT; those of MR have a window only if one was given."""
+        return self.window is not None and self.dataset not in MR_LAYOUTS
 
     def description(self) -> dict[str, Any]:
         """What a checkpoint records about the network, in plain types."""
@@ -133,16 +139,16 @@ def load_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, dict[st
     """The segmenter in a checkpoint, in eval mode on `device`, and the checkpoint's content."""
     content = load_checkpoint(path, device)
     try:
-        if missing := {"cases", "config"} - content.keys():
+        if missing := {"cases", "config", "dataset"} - content.keys():
             raise KeyError(f"no {', '.join(sorted(missing))}")
         label_map = LabelMap.from_dict(content["task"])
         frame = Frame.from_dict(content["frame"])
-        window = None if content["window"] is None else (content["window"][0], content["window"][1])
+        window = None if content["window"] is None else (float(content["window"][0]), float(content["window"][1]))
         # Checkpoints of before there were decisions have no offsets.
-        offsets = tuple(content.get("offsets", ()))
+        offsets = tuple(map(float, content.get("offsets", ())))
         network = build(content["model"], label_map.num_classes)
         network.load_state_dict(content["weights"])
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, RuntimeError, AttributeError, ValueError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: is not a checkpoint of this project ({reason}); train it again") from None
     network.to(device).to(memory_format=torch.channels_last).eval()

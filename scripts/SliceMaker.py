@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import _root  # noqa: F401
 
+from datasets.raw.options import ReadingOptions
 from datasets.slicing.options import RawOptions, SliceMakerOptions
 from utils.errors import run
 from utils.options import Parser
@@ -30,13 +31,13 @@ ALIASES = {"in_path": "inpath", "out_path": "outpath", "process_num": "workers"}
 
 
 def main() -> None:
-    raw, options = Parser(__doc__, ALIASES).read(RawOptions, SliceMakerOptions)
+    raw, options, reading = Parser(__doc__, ALIASES).read(RawOptions, SliceMakerOptions, ReadingOptions)
 
     from datasets.raw import open_layout
     from datasets.slicing.slicemaker import make_slices
 
     layout = open_layout(raw.dataset, raw.inpath)
-    print(make_slices(raw.inpath, raw.outpath, layout, layout.label_map(raw.task), options))
+    print(make_slices(raw.inpath, raw.outpath, layout, layout.label_map(raw.task), options, reading))
 
 
 if __name__ == "__main__":

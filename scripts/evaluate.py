@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import _root  # noqa: F401
 
+from datasets.raw.options import ReadingOptions
 from engine.evaluation.options import ALIASES, EvaluationOptions
 from engine.options import PredictionOptions
 from utils.errors import UserError, run
@@ -21,7 +22,7 @@ from utils.options import Parser
 
 
 def main() -> None:
-    options, prediction = Parser(__doc__, ALIASES).read(EvaluationOptions, PredictionOptions)
+    options, prediction, reading = Parser(__doc__, ALIASES).read(EvaluationOptions, PredictionOptions, ReadingOptions)
     if options.slice_protocol and prediction.threshold is not None:
         raise UserError("--threshold: the slice protocol has its own, 0.4; leave one of the two out")
     make_folder(options.outpath.parent)
@@ -37,7 +38,7 @@ def main() -> None:
         print(f"decision: {segmenter.describe_decision(prediction.threshold)}", flush=True)
     volumes, slice_protocol = score_cases(
         segmenter,
-        cases_to_score(segmenter, options),
+        cases_to_score(segmenter, options, reading),
         batch_size=prediction.batch_size,
         threshold=prediction.threshold,
         volumes=not options.slice_protocol,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import _root  # noqa: F401
 
+from datasets.raw.options import IntensityOptions
 from engine.options import PredictionOptions
 from utils.errors import UserError, run
 from utils.files import make_folder
@@ -40,10 +41,11 @@ class FileOptions:
 
 
 def main() -> None:
-    files, prediction = Parser(__doc__, ALIASES).read(FileOptions, PredictionOptions)
+    files, prediction, reading = Parser(__doc__, ALIASES).read(FileOptions, PredictionOptions, IntensityOptions)
 
     # PyTorch takes seconds to load, and --help should not wait for it.
     from datasets.raw.find_cases import find_cases
+    from datasets.raw.notes import summarise_notes
     from datasets.raw.volume import read_volume, write_labels
     from engine.evaluation.predict import predict_volume
     from engine.segmenter import open_segmenter
@@ -55,17 +57,20 @@ def main() -> None:
     outputs = {case: files.outpath / f"{case.name}.nii.gz" for case in cases}
     refuse_overwriting(outputs)
     print(f"decision: {segmenter.describe_decision(prediction.threshold)}", flush=True)
-    unreadable = []
+    unreadable, notes = [], {}
     for case, path in progress(outputs.items(), "segmenting", unit="case"):
         try:
-            volume = read_volume(case, labels=(), with_label=False)
+            volume = read_volume(case, (), with_label=False, hounsfield=segmenter.hounsfield, reading=reading)
         except UserError as error:
             unreadable.append(str(error))
             continue
         labels = predict_volume(segmenter, volume, prediction.batch_size, prediction.threshold, files.largest_component)
         write_labels(path, labels, volume)
         counts = [f"{(labels == value).sum()} voxels of label {value}" for value in segmenter.source_labels()[1:]]
-        print(f"{path}: {'; '.join([*counts, *volume.notes])}")
+        notes[case.name] = volume.notes
+        print(f"{path}: {'; '.join(counts)}")
+    for note in summarise_notes(notes):
+        print(f"note: {note}")
     if unreadable:
         raise UserError(f"{len(unreadable)} of {len(outputs)} cases could not be read: {'; '.join(unreadable)}")
 

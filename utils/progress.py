@@ -17,6 +17,11 @@ def print_line(text: str) -> None:
     sys.stdout.flush()
 
 
+def print_note(text: str) -> None:
+    """Print a note on stderr, above any bar that is shown."""
+    tqdm.write(f"note: {text}", file=sys.stderr)
+
+
 def progress(items: Iterable[T], text: str, *, total: int | None = None, initial: int = 0, unit: str = "it") -> tqdm[T]:
     """`items` with a bar that appears after a second and is cleared at the end; initial: how many were done before."""
     return tqdm(items, desc=text, total=total, initial=initial, unit=unit, delay=1.0, leave=False, dynamic_ncols=True)

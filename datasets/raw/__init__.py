@@ -18,6 +18,8 @@ LAYOUTS: dict[str, str] = {
     "msd": "datasets.raw.msd:layout",
 }
 
+MR_LAYOUTS = ("acdc", "heart")
+
 
 def open_layout(name: str, root: Path) -> Layout:
     """The layout `name` for the raw data in `root`; only msd reads something there, its labels (dataset.json)."""

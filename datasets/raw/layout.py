@@ -19,12 +19,16 @@ class NoCases(UserError):
 
 @dataclass(frozen=True)
 class Case:
-    """One image and its segmentation, if it has one; `channel` selects one channel of a 4D image."""
+    """One image and its segmentation, if it has one; `channel` selects one channel of a 4D image.
+
+    modality: the name that the data set gives the image's channel, if it names them.
+    """
 
     name: str
     image: Path
     label: Path | None
     channel: int | None = None
+    modality: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,11 @@ class Layout:
     tasks: dict[str, LabelMap]
     labels: dict[int, str]
     window: tuple[float, float] | None
+
+    @property
+    def hounsfield(self) -> bool:
+        """Whether the images should be in HU."""
+        return self.window is not None
 
     def label_map(self, task: str) -> LabelMap:
         """The label map of a task; UserError with the available tasks if there is none of that name."""

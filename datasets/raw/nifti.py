@@ -7,6 +7,8 @@ float64 copy, and no second copy to reorder the axes.
 from __future__ import annotations
 
 import io
+import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +26,11 @@ from utils.errors import UserError
 
 # isal's stubs call this class an instance.
 BROKEN_GZIP = cast(type[Exception], IsalError)
+# What is wrong in a header is raised or mended; nibabel would print it too.
+SILENT = logging.Logger(__name__, logging.CRITICAL)
 SLAB_BYTES = 1 << 21
+# The most bytes that one byte of deflate stands for.
+DEFLATE_RATIO = 1032
 # World axis (RAS) -> (array axis, direction): x to the left, y to posterior, z to superior.
 ARRAY_AXES = {0: (2, -1), 1: (1, -1), 2: (0, 1)}
 
@@ -73,6 +79,21 @@ class Source:
         return dtype
 
     @property
+    def forms(self) -> dict[str, NDArray[np.float64]]:
+        """The affines that the header has, the first of which is used: its sform, its qform, or none."""
+        forms = {}
+        for name, read in (("sform", self.header.get_sform), ("qform", self.header.get_qform)):
+            try:
+                with np.errstate(all="ignore"):
+                    affine = read(coded=True)[0]
+                    if affine is not None:
+                        Orientation.of(affine)
+                        forms[name] = np.asarray(affine, np.float64)
+            except (HeaderDataError, ValueError):
+                pass  # A damaged form that is used is an error already.
+        return forms
+
+    @property
     def scaling(self) -> tuple[float, float]:
         """Slope and intercept; 1 and 0 where the header has none."""
         slope, intercept = self.header.get_slope_inter()
@@ -106,12 +127,14 @@ class Source:
 def open_nifti(path: Path, channel: int | None = None) -> Iterator[Source]:
     """Open a 3D file, or one channel of a 4D file; any failure to read it becomes a UserError."""
     try:
-        with _decompressed(path) as stream:
-            header = _read_header(stream)
+        stream, most = _decompressed(path)
+        with stream:
+            header = _read_header(stream, most)
             shape = tuple(int(size) for size in header.get_data_shape())
-            affine = np.asarray(header.get_best_affine(), np.float64)
-            Orientation.of(affine)
-            channels = int(np.prod(shape[3:]))
+            with np.errstate(all="ignore"):
+                affine = np.asarray(header.get_best_affine(), np.float64)
+                Orientation.of(affine)
+            channels = math.prod(shape[3:])
             if len(shape) < 3 or min(shape) < 1 or (channels > 1 and channel is None) or (channel or 0) >= channels:
                 raise UserError(
                     f"{path}: has shape {shape}; expected one 3D volume: split a 4D series, stack single slices"
@@ -121,35 +144,48 @@ def open_nifti(path: Path, channel: int | None = None) -> Iterator[Source]:
                 raise UserError(
                     f"{path}: has voxels of type {source.dtype}; expected numbers: convert it to grey values"
                 )
+            if math.prod(shape) * source.dtype.itemsize > most:
+                raise EOFError("the file ends too early")  # Known before memory is asked for.
             for _ in range((channel or 0) * shape[2]):
                 _read_exactly(stream, shape[0] * shape[1] * source.dtype.itemsize)
             yield source
             while stream.read(SLAB_BYTES):
                 pass  # gzip verifies its checksum only at the end
+    except MemoryError:
+        raise UserError(f"{path}: does not fit into memory; crop or resample it, or use a larger machine") from None
     except (OSError, EOFError, BROKEN_GZIP, HeaderDataError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
         raise UserError(f"{path}: cannot be read as NIfTI ({reason}); copy, unpack or convert it again") from None
 
 
-def _decompressed(path: Path) -> BinaryIO:
-    """The uncompressed bytes; gzip (isal needs half the time of zlib) is recognised by its first two bytes."""
+def _decompressed(path: Path) -> tuple[BinaryIO, int]:
+    """The uncompressed bytes, and how many these are at most.
+
+    gzip (isal needs half the time of zlib) is recognised by its first two bytes.
+    """
+    size = path.stat().st_size
     with path.open("rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
-    return cast(BinaryIO, igzip.open(path, "rb")) if compressed else path.open("rb")
+    if compressed:
+        return cast(BinaryIO, igzip.open(path, "rb")), size * DEFLATE_RATIO
+    return path.open("rb"), size
 
 
-def _read_header(stream: BinaryIO) -> Any:
-    """The header with its extensions; afterwards `stream` stands at the first voxel."""
+def _read_header(stream: BinaryIO, most: int) -> Any:
+    """The header with its extensions; afterwards `stream` stands at the first voxel. most: bytes in the stream."""
     start = _read_exactly(stream, 4)
     sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
     kind: Any = nib.Nifti1Header if 348 in sizes else nib.Nifti2Header
     if not sizes & {348, 540}:
         raise ValueError("it does not begin with a NIfTI header")
     start += _read_exactly(stream, kind.sizeof_hdr - 4)
-    offset = int(kind(start, check=False)["vox_offset"])
-    if offset < len(start):
+    offset = float(kind(start, check=False)["vox_offset"])
+    if not len(start) <= offset <= most:
         raise ValueError("it is one half of a .hdr/.img pair, or its header is damaged")
-    return kind.from_fileobj(io.BytesIO(start + _read_exactly(stream, offset - len(start))))
+    extensions = _read_exactly(stream, int(offset) - len(start))
+    header = kind.from_fileobj(io.BytesIO(start + extensions), check=False)
+    header.check_fix(SILENT)
+    return header
 
 
 def _read_exactly(stream: BinaryIO, count: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,14 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.raw.geometry import form_notes, image_notes, place_label
+from datasets.raw.hounsfield import check_hounsfield, refuse_modality
+from datasets.raw.intensities import Scaled, fill_non_finite, level_counts, to_int16
+from datasets.raw.label_values import read_label
 from datasets.raw.layout import Case
 from datasets.raw.nifti import Orientation, Source, open_nifti
-from utils.errors import UserError
+from datasets.raw.options import AS_IT_SHOULD_BE, IntensityOptions, ReadingOptions
 from utils.files import atomic_write
-
-AFFINE_TOLERANCE = 1e-3
-# MR magnitudes are not negative: fractional values that reach below this are resampled CT.
-SURELY_HU = -200.0
-INT16 = np.iinfo(np.int16)
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Volume:
     """image: int16 [Z, Y, X], physical value = image * scale + shift (1, 0 for HU); label: uint8 [Z, Y, X].
 
     spacing: (z, y, x) in mm; affine, header: the source's; slices: [Z], the source's slice numbers;
-    notes: what is unusual but not an error.
+    notes: what is unusual but not an error; label_geometry: "header" or "array" where that choice placed the label.
     """
 
     case: Case
@@ -40,27 +40,45 @@ class Volume:
     shift: float
     slices: NDArray[np.intp]
     notes: list[str] = field(default_factory=list)
+    label_geometry: str | None = None
+
+    @cached_property
+    def level_counts(self) -> NDArray[np.int64]:
+        """How often the image has each of the values -32768 to 32767."""
+        return level_counts(self.image)
 
 
-def read_volume(case: Case, labels: Iterable[int], with_label: bool = True) -> Volume:
-    """Read a case; UserError if a file is unreadable, the shapes disagree, or a label is not in `labels`."""
-    notes: list[str] = []
+def read_volume(
+    case: Case,
+    labels: Iterable[int],
+    with_label: bool = True,
+    *,
+    hounsfield: bool = False,
+    reading: IntensityOptions = AS_IT_SHOULD_BE,
+) -> Volume:
+    """Read a case; UserError if a file is unreadable, the two do not fit, or a label is not in `labels`.
+
+    hounsfield: whether it should be CT; UserError if its intensities can't be HU, unless `reading` allows that.
+    """
+    if hounsfield and not reading.any_intensity:
+        refuse_modality(case)
     with open_nifti(case.image, case.channel) as source:
-        image, scale, shift = _read_image(source, notes)
-    affine, shape = source.affine, source.shape
-    label = None
+        orientation = Orientation.of(source.affine)
+        image, scale, shift, notes = _read_image(source, orientation, hounsfield, reading.any_intensity)
+    notes = image_notes(source) + notes
+    label, choice = None, None
     if with_label and case.label is not None:
         with open_nifti(case.label) as mask:
-            if mask.shape != shape:
-                raise UserError(f"{case.label}: has shape {mask.shape}, but {case.image} has {shape}; replace one")
-            difference = float(np.abs(mask.affine - affine).max())
-            if difference > AFFINE_TOLERANCE:
-                notes.append(f"the segmentation's affine differs by up to {difference:.3g}: the image's is used")
-            label = _read_label(mask, Orientation.of(affine), frozenset(labels))
-    orientation = Orientation.of(affine)
-    z, y, x = orientation.to_zyx(tuple(float(size) for size in nib.affines.voxel_sizes(affine)))
+            chosen = reading.label_geometry if isinstance(reading, ReadingOptions) else None
+            placed, differences, choice = place_label(mask, source, chosen)
+            label, rounded = read_label(mask, placed, frozenset(labels))
+        notes += form_notes(mask, "the segmentation's") + differences + rounded
+    z, y, x = orientation.to_zyx(tuple(float(size) for size in nib.affines.voxel_sizes(source.affine)))
     numbers = orientation.slice_numbers(len(image))
-    return Volume(case, image, label, (z, y, x), affine, source.header, scale, shift, numbers, notes)
+    volume = Volume(case, image, label, (z, y, x), source.affine, source.header, scale, shift, numbers, notes, choice)
+    if hounsfield:
+        notes += check_hounsfield(volume.level_counts, scale, shift, case.image, reading.any_intensity)
+    return volume
 
 
 def write_labels(path: Path, labels: NDArray[np.uint8], volume: Volume) -> None:
@@ -75,55 +93,13 @@ def write_labels(path: Path, labels: NDArray[np.uint8], volume: Volume) -> None:
         nib.save(kind(voxels, volume.affine, header), temporary)
 
 
-def _read_image(source: Source, notes: list[str]) -> tuple[NDArray[np.int16], float, float]:
-    """The image as int16, with the scale and shift that restore its physical values."""
-    orientation = Orientation.of(source.affine)
+def _read_image(
+    source: Source, orientation: Orientation, hounsfield: bool, any_intensity: bool
+) -> tuple[NDArray[np.int16], float, float, list[str]]:
+    """The image as int16, the scale and shift that restore its physical values, and notes."""
     if source.scaling == (1.0, 0.0) and np.can_cast(source.dtype, np.int16):
-        return source.load(np.int16, orientation), 1.0, 0.0
+        return source.load(np.int16, orientation), 1.0, 0.0, []
     raw = source.load(source.dtype.newbyteorder("="), orientation)
-    if raw.dtype.kind == "f" and (broken := int(raw.size - np.isfinite(raw).sum())):
-        if broken == raw.size:
-            raise UserError(f"{source.path}: holds no voxel that is a finite number; export it again")
-        raw[~np.isfinite(raw)] = raw.min(where=np.isfinite(raw), initial=np.inf)
-        notes.append(f"{broken} voxels are not finite: set to the lowest value")
-    return _to_int16(raw, *source.scaling)
-
-
-def _to_int16(raw: NDArray[Any], slope: float, intercept: float) -> tuple[NDArray[np.int16], float, float]:
-    """Integers and HU keep their values where int16 can hold them; other values are scaled to the int16 range."""
-    low, high = sorted(float(value) * slope + intercept for value in (raw.min(), raw.max()))
-    integral = slope.is_integer() and intercept.is_integer()
-    integral = integral and (raw.dtype.kind in "iu" or all(np.array_equal(plane, np.rint(plane)) for plane in raw))
-    if low >= INT16.min and high <= INT16.max and (integral or low < SURELY_HU):
-        scale, shift = 1.0, 0.0
-    else:
-        scale, shift = (high - low) / (INT16.max - INT16.min - 1) or 1.0, (low + high) / 2
-    image = np.empty(raw.shape, np.int16)
-    for target, plane in zip(image, raw, strict=True):
-        target[:] = np.rint((plane.astype(np.float64) * slope + intercept - shift) / scale)
-    return image, scale, shift
-
-
-def _read_label(source: Source, orientation: Orientation, allowed: frozenset[int]) -> NDArray[np.uint8]:
-    """The segmentation as uint8, whatever type and scaling it is stored with; UserError if a label is not allowed."""
-    slope, intercept = source.scaling
-
-    def refuse(unknown: Iterable[Any]) -> UserError:
-        values = ", ".join(f"{value:g}" for value in sorted(unknown)[:5])
-        expected = ", ".join(str(value) for value in sorted(allowed))
-        return UserError(f"{source.path}: holds the unknown labels {values}; expected only {expected}")
-
-    def convert(slab: NDArray[Any]) -> NDArray[np.uint8]:
-        values = slab if (slope, intercept) == (1.0, 0.0) else slab * slope + intercept
-        with np.errstate(invalid="ignore"):
-            label = values.astype(np.uint8)
-        if values.dtype != np.uint8 and not np.array_equal(label, values):
-            raise refuse(set(np.unique(values).tolist()) - allowed)
-        return label
-
-    label: NDArray[np.uint8] = source.load(np.uint8, orientation, convert)
-    if int(label.max()) >= len(allowed) or allowed != frozenset(range(len(allowed))):
-        unknown = {int(value) for plane in label for value in np.flatnonzero(np.bincount(plane.ravel()))} - allowed
-        if unknown:
-            raise refuse(unknown)
-    return label
+    filled = fill_non_finite(raw, source.path, any_intensity)
+    image, scale, shift, notes = to_int16(Scaled(raw, *source.scaling), source.path, hounsfield and not any_intensity)
+    return image, scale, shift, filled + notes

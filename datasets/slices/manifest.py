@@ -12,6 +12,7 @@ from utils.errors import UserError
 from utils.files import read_json, write_json
 
 MANIFEST = "cases.json"
+MOST_SLICES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class ManifestCase:
     """shape: [Z, Y, X]; spacing: (z, y, x) in mm; percentiles: 0.5 and 99.5, in stored units.
 
     source: of image and label the path relative to the raw folder, size in bytes and mtime in ns;
-    split: train, val or test; tasks: by the task's name.
+    split: train, val or test; tasks: by the task's name; label_geometry: "header" or "array" where the user chose
+    how the segmentation lies on the image.
     """
 
     shape: tuple[int, int, int]
@@ -56,6 +58,7 @@ class ManifestCase:
     split: str
     tasks: dict[str, TaskSlices]
     notes: list[str]
+    label_geometry: str | None = None
 
     @property
     def written_slices(self) -> set[int]:
@@ -85,13 +88,14 @@ class ManifestCase:
         return ManifestCase(
             shape=(z, y, x),
             spacing=(dz, dy, dx),
-            scale=content["scale"],
-            shift=content["shift"],
-            percentiles=(low, high),
+            scale=float(content["scale"]),
+            shift=float(content["shift"]),
+            percentiles=(float(low), float(high)),
             source=content["source"],
             split=content["split"],
             tasks=tasks,
             notes=content["notes"],
+            label_geometry=content.get("label_geometry"),
         )
 
 
@@ -122,14 +126,15 @@ class Manifest:
             return None
         content = read_json(folder / MANIFEST)
         try:
+            window = content["window"] and [float(end) for end in content["window"]]
             return Manifest(
                 dataset=content["dataset"],
-                window=tuple(content["window"]) if content["window"] else None,
+                window=(window[0], window[1]) if window else None,
                 seed=content["seed"],
                 tasks={name: LabelMap.from_dict(label_map) for name, label_map in content["tasks"].items()},
                 cases={name: ManifestCase.from_dict(case) for name, case in content["cases"].items()},
             )
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError):
             raise UserError(f"{folder / MANIFEST}: is damaged; delete the folder and run SliceMaker again") from None
 
 
@@ -145,9 +150,11 @@ def to_ranges(numbers: Iterable[int]) -> str:
 
 
 def from_ranges(text: str) -> list[int]:
-    """ "3 7-9" -> [3, 7, 8, 9]."""
+    """ "3 7-9" -> [3, 7, 8, 9]; ValueError for a range that no volume has."""
     numbers: list[int] = []
     for part in text.split():
         first, _, last = part.partition("-")
+        if int(last or first) - int(first) > MOST_SLICES:
+            raise ValueError(part)
         numbers += range(int(first), int(last or first) + 1)
     return numbers

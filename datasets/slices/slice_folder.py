@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from datasets.labels import NO_MASK, LabelMap, resize_labels
 from datasets.raw import LAYOUTS, open_layout
+from datasets.raw.intensities import level_counts
 from datasets.slices.manifest import MANIFEST, Manifest
 from datasets.splits import Split, load_split, split_root
 from datasets.window import percentile_window, stored_window
@@ -120,11 +121,12 @@ class SliceFolder:
         path = list_file(self.folder, self.dataset, self.label_map.name)
         try:
             names = [str(name) for name in np.load(path, allow_pickle=False)]
+            "".join(names).encode()  # NumPy does not refuse characters that do not exist.
         except FileNotFoundError:
             raise UserError(
                 f"{path}: no such list; write it with: {_cut_command(self.folder, self.dataset, self.label_map.name)}"
             ) from None
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # NumPy lets many kinds out where a file is damaged.
             raise UserError(f"{path}: is not a list of slice names ({error}); cut the slices again") from None
         names = [name if name.endswith(".npz") else f"{name}.npz" for name in names]
         existing = {name for slices in self.cases.values() for name in slices}
@@ -157,12 +159,13 @@ class SliceFolder:
         entry = self.manifest.cases[case] if self.manifest else None
         window = window or self.dataset_window
         if window is not None:
-            return stored_window(window, entry.scale if entry else 1.0, entry.shift if entry else 0.0)
+            scale, shift = (entry.scale, entry.shift) if entry else (1.0, 0.0)
+            return stored_window(window, scale, shift, f"{self.folder}: case {case}")
         if entry is not None:
             low, high = entry.percentiles
             return low, max(high, low + 1)
         if case not in self._percentile_windows:
-            self._percentile_windows[case] = percentile_window(self.read_case(case)[0])
+            self._percentile_windows[case] = percentile_window(level_counts(self.read_case(case)[0]))
         return self._percentile_windows[case]
 
     def read(self, name: str) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
@@ -181,10 +184,13 @@ class SliceFolder:
         path = self.folder / name
         try:
             with np.load(path, allow_pickle=False) as content:
-                return [content[array] for array in arrays]
+                found = [content[array] for array in arrays]
+            if any(np.ndim(array) != 2 or array.dtype.kind not in "iufb" or not array.size for array in found):
+                raise ValueError("its arrays are no planes of numbers")
+            return found
         except FileNotFoundError:
             raise UserError(f"{path}: is missing; cut the slices again") from None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # NumPy and zipfile let many kinds out where a file is damaged.
             raise UserError(f"{path}: is not a slice file ({error}); delete it and cut the slices again") from None
 
     def read_case(self, case: str) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
@@ -231,7 +237,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
                 with content.open(member) as file:
                     np.lib.format.read_magic(file)
                     shapes[member] = np.lib.format.read_array_header_1_0(file)[0]
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # As above.
         raise UserError(f"{path}: is not a slice file ({error}); delete it and cut the slices again") from None
     return shapes
 

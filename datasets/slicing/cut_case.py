@@ -14,16 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.labels import LabelMap
+from datasets.raw.intensities import percentiles
 from datasets.raw.layout import Case
+from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
 from datasets.raw.volume import read_volume
 from datasets.slices.manifest import CutOptions, ManifestCase, TaskSlices
 from datasets.slices.slice_folder import slice_name
-from datasets.window import HIGH_PERCENT, LOW_PERCENT, percentiles
+from datasets.window import HIGH_PERCENT, LOW_PERCENT
 from utils.errors import UserError
 from utils.files import atomic_write
-
-LOWEST_HU, HIGHEST_HU = -2048, 16383
-HIGHEST_HU_OF_TISSUE = 3000
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class CutJob:
 
     labels: the allowed source labels; tasks: label map and options by the task's name; hounsfield: whether the
     image should be in HU; rng: draws the negatives; on_disk: slices that exist already; source: its state for the
-    manifest.
+    manifest; reading: what to do with unusual files.
     """
 
     case: Case
@@ -44,6 +43,7 @@ class CutJob:
     rng: np.random.Generator
     on_disk: frozenset[int]
     source: dict[str, Any]
+    reading: ReadingOptions = AS_IT_SHOULD_BE
 
 
 def write_slice(path: Path, ct: NDArray[np.int16], mask: NDArray[np.uint8] | None) -> None:
@@ -71,9 +71,9 @@ def cut_case(job: CutJob) -> ManifestCase:
 
     The slices of a case without segmentation have no `mask`, and none of them is a target slice.
     """
-    volume = read_volume(job.case, job.labels)
+    volume = read_volume(job.case, job.labels, hounsfield=job.hounsfield, reading=job.reading)
     masks = [None] * len(volume.image) if volume.label is None else list(volume.label)
-    lowest, low, high, highest = percentiles(volume.image, 0, LOW_PERCENT, HIGH_PERCENT, 100)
+    low, high = percentiles(volume.level_counts, LOW_PERCENT, HIGH_PERCENT)
     total, height, width = volume.image.shape
     order = job.rng.permutation(total)
     entry = ManifestCase(
@@ -85,7 +85,8 @@ def cut_case(job: CutJob) -> ManifestCase:
         source=job.source,
         split=job.split,
         tasks={},
-        notes=volume.notes + (unusual_hu(lowest, highest) if job.hounsfield else []),
+        notes=volume.notes,
+        label_geometry=volume.label_geometry,
     )
     numbered = [(int(index), mask) for index, mask in zip(volume.slices, masks, strict=True)]
     not_empty = [(index, mask) for index, mask in numbered if mask is not None and mask.any()]
@@ -104,12 +105,3 @@ def cut_case(job: CutJob) -> ManifestCase:
             path.unlink(missing_ok=True)
         raise
     return entry
-
-
-def unusual_hu(lowest: float, highest: float) -> list[str]:
-    """Notes on a CT whose range, in stored units, does not look like HU."""
-    if lowest >= 0 and highest > HIGHEST_HU_OF_TISSUE:
-        return [f"unusual HU: {lowest:g} to {highest:g}, as if 1024 had been added"]
-    if lowest < LOWEST_HU or highest > HIGHEST_HU:
-        return [f"unusual HU: {lowest:g} to {highest:g}"]
-    return []

@@ -11,6 +11,7 @@ import numpy as np
 
 from datasets.labels import NO_MASK, LabelMap
 from datasets.raw.layout import Case, Layout
+from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
 from datasets.slices.manifest import CutOptions, ManifestCase
 from datasets.slicing.cut_case import CutJob, choose_slices
 from datasets.slicing.output_folder import OutputFolder
@@ -34,9 +35,10 @@ class OutputFolders:
         options: CutOptions,
         split: Split,
         seed: int,
+        reading: ReadingOptions = AS_IT_SHOULD_BE,
     ) -> None:
         self.inpath, self.outpath, self.layout, self.label_map = inpath, outpath, layout, label_map
-        self.options, self.split, self.seed = options, split, seed
+        self.options, self.split, self.seed, self.reading = options, split, seed, reading
         self.folders = [OutputFolder(folder, layout) for folder in (outpath, outpath / "train", outpath / "test")]
         self.destinations = self.folders[1:] if split.train and split.test else self.folders[:1]
         tasks: dict[str, LabelMap] = {}
@@ -114,14 +116,18 @@ class OutputFolders:
             folder.write_lists()
 
     def _move_or_remove(self, case: Case) -> None:
-        """Bring the slices of a case to its destination; delete them if its source has changed."""
+        """Bring the slices of a case to its destination; delete them if its source, or how to read it, has changed."""
         state, destination = source_state(case, self.inpath), self.destination(case.name)
         for folder in self.folders:
             entry = folder.manifest.cases.get(case.name)
-            if entry is None or entry.source != state:
+            if entry is None or entry.source != state or self._is_turned_otherwise(entry):
                 folder.remove_case(case.name)
             elif folder is not destination:
                 folder.move_case(case.name, destination)
+
+    def _is_turned_otherwise(self, entry: ManifestCase) -> bool:
+        """Whether the segmentation was placed by another choice; a run without one keeps what is there."""
+        return entry.label_geometry is not None and self.reading.label_geometry not in (None, entry.label_geometry)
 
     def _choose_again(self, case: str) -> None:
         """Update the manifest entry of a case, if it has one, to the split and the options of this run."""
@@ -150,10 +156,11 @@ class OutputFolders:
             labels=tuple(self.layout.labels),
             tasks={name: (self.tasks[name], chosen) for name, chosen in options.items()},
             split=self.split.part_of(case.name),
-            hounsfield=self.layout.window is not None,
+            hounsfield=self.layout.hounsfield,
             rng=self._rng(case.name),
             on_disk=frozenset(folder.on_disk(case.name)),
             source=source_state(case, self.inpath),
+            reading=self.reading,
         )
 
     def _rng(self, case: str) -> np.random.Generator:

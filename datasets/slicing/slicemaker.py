@@ -9,6 +9,7 @@ from pathlib import Path
 from datasets.labels import NO_MASK, LabelMap
 from datasets.raw.find_cases import find_cases
 from datasets.raw.layout import Case, Layout
+from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
 from datasets.slices.manifest import CutOptions, Manifest
 from datasets.slicing.cut_case import cut_case
 from datasets.slicing.options import UNLABELLED_SHARE, SliceMakerOptions
@@ -31,7 +32,12 @@ from utils.progress import progress
 
 
 def make_slices(
-    inpath: Path, outpath: Path, layout: Layout, label_map: LabelMap, options: SliceMakerOptions
+    inpath: Path,
+    outpath: Path,
+    layout: Layout,
+    label_map: LabelMap,
+    options: SliceMakerOptions,
+    reading: ReadingOptions = AS_IT_SHOULD_BE,
 ) -> SliceMakerSummary:
     """Cut the cases of `inpath` into slices in `outpath`.
 
@@ -50,7 +56,7 @@ def make_slices(
         )
     summary = SliceMakerSummary()
     if labelled:
-        summary = _cut_labelled(inpath, outpath, layout, label_map, labelled, options)
+        summary = _cut_labelled(inpath, outpath, layout, label_map, labelled, options, reading)
     set_aside = set(summary.split.unlabelled)
     masked = [replace(case, label=None) if case.name in set_aside else case for case in cases]
     folder = outpath / UNLABELLED_FOLDER
@@ -60,7 +66,7 @@ def make_slices(
         summary.skipped = [case.name for case in cases if case.label is None and case.name not in there]
         masked = [case for case in masked if case.name not in summary.skipped]
     if options.unlabelled is not None or set_aside or any(case.name in there for case in labelled):
-        summary.unlabelled = _cut_unlabelled(inpath, folder, layout, masked, manifest, options)
+        summary.unlabelled = _cut_unlabelled(inpath, folder, layout, masked, manifest, options, reading)
         summary.unlabelled.set_aside = len(set_aside)
     return summary
 
@@ -72,12 +78,13 @@ def _cut_labelled(
     label_map: LabelMap,
     cases: Sequence[Case],
     options: SliceMakerOptions,
+    reading: ReadingOptions,
 ) -> SliceMakerSummary:
     names = [case.name for case in cases]
     saved, split_options = saved_split(outpath / SPLITS, options.requested_split, options.resplit)
     split = extend_split(saved, names, split_options)
     cut_options = CutOptions(options.slices, options.negatives)
-    folders = OutputFolders(inpath, outpath, layout, label_map, cut_options, split, split_options.seed)
+    folders = OutputFolders(inpath, outpath, layout, label_map, cut_options, split, split_options.seed, reading)
     _refuse_missing_cases(folders, names)
     is_first_run = not (outpath / SPLITS).exists()
     save_split(outpath / SPLITS, split, split_options)
@@ -96,7 +103,7 @@ def _cut_labelled(
         summary.slices += len(entry.written_slices)
         summary.listed += len(slices.listed) if entry.split == "train" else 0
         summary.without_target += [] if slices.target else [name]
-        summary.notes += [f"case {name}: {note}" for note in entry.notes]
+        summary.notes[name] = entry.notes
     return summary
 
 
@@ -107,6 +114,7 @@ def _cut_unlabelled(
     cases: Sequence[Case],
     manifest: Manifest | None,
     options: SliceMakerOptions,
+    reading: ReadingOptions,
 ) -> UnlabelledSummary:
     """Cut the cases without segmentation, as training cases that have no target slice.
 
@@ -119,13 +127,13 @@ def _cut_unlabelled(
     seed = SplitOptions(seed=default_seed if options.seed is None else options.seed).seed
     unlabelled = [case for case in cases if case.label is None]
     split = Split([case.name for case in unlabelled], [], [])
-    folders = OutputFolders(inpath, outpath, layout, NO_MASK, cut_options, split, seed)
+    folders = OutputFolders(inpath, outpath, layout, NO_MASK, cut_options, split, seed, reading)
     _refuse_missing_cases(folders, [case.name for case in cases])
     folders.remove_cases([case.name for case in cases if case.label is not None])
     cut, new = _cut(folders, unlabelled, options.workers) if unlabelled else (0, 0)
     folders.finish()
     entries = dict(folders.entries())
-    notes = [f"case {name}: {note}" for name, entry in entries.items() for note in entry.notes]
+    notes = {name: entry.notes for name, entry in entries.items()}
     slices = sum(len(entry.written_slices) for entry in entries.values())
     return UnlabelledSummary(outpath, len(unlabelled), cut, slices, new, notes)
 

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from datasets.raw.notes import summarise_notes
 from datasets.splits import SPLITS, Split, SplitOptions
 
 
@@ -13,7 +14,7 @@ from datasets.splits import SPLITS, Split, SplitOptions
 class UnlabelledSummary:
     """The cases without segmentation; the numbers as in `SliceMakerSummary`.
 
-    set_aside: how many of them have one that is not used.
+    set_aside: how many of them have one that is not used; notes: by the case's name.
     """
 
     folder: Path
@@ -21,7 +22,7 @@ class UnlabelledSummary:
     cut: int = 0
     slices: int = 0
     new: int = 0
-    notes: list[str] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)
     set_aside: int = 0
 
     def __str__(self) -> str:
@@ -31,7 +32,7 @@ class UnlabelledSummary:
             f"{self.cases - self.cut} done before",
             f"slices without masks: {self.slices} on disk, {self.new} of them new, in {self.folder}",
         ]
-        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+        return "\n".join(lines + [f"note: {note}" for note in summarise_notes(self.notes)])
 
 
 @dataclass
@@ -39,7 +40,7 @@ class SliceMakerSummary:
     """cut: cases read by this run; slices: on disk, for all tasks; new: written by this run; listed: to train on.
 
     origin: where the split comes from; without_target, skipped: names of cases, the latter of those without
-    segmentation if they were not to be cut.
+    segmentation if they were not to be cut; notes: by the case's name.
     """
 
     split: Split = field(default_factory=lambda: Split([], [], []))
@@ -50,7 +51,7 @@ class SliceMakerSummary:
     new: int = 0
     listed: int = 0
     without_target: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)
     unlabelled: UnlabelledSummary | None = None
 
     def __str__(self) -> str:
@@ -71,7 +72,7 @@ class SliceMakerSummary:
             lines.append(f"skipped, no segmentation (--unlabelled cuts them): {', '.join(self.skipped)}")
         if self.without_target:
             lines.append(f"without the target, negatives only: {', '.join(self.without_target)}")
-        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+        return "\n".join(lines + [f"note: {note}" for note in summarise_notes(self.notes)])
 
     def _labelled_cases(self) -> list[str]:
         total = len(self.split.train) + len(self.split.unlabelled)

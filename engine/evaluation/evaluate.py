@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from datasets.labelled_cases import LabelledCase, cases_in_slices, raw_cases
 from datasets.raw import open_layout
+from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
 from datasets.slices.slice_folder import open_slices
 from datasets.splits import load_split
 from engine.cost import evaluation_speed, network_cost
@@ -85,7 +86,9 @@ def _refuse_another(folder: Path, given: Mapping[str, str | None], segmenter: Se
             )
 
 
-def cases_to_score(segmenter: Segmenter, options: EvaluationOptions) -> tqdm[LabelledCase]:
+def cases_to_score(
+    segmenter: Segmenter, options: EvaluationOptions, reading: ReadingOptions = AS_IT_SHOULD_BE
+) -> tqdm[LabelledCase]:
     """The cases that the options name, with a progress bar; UserError for an unknown one, or where there are none."""
     dataset, part = options.dataset or segmenter.dataset, options.part or "test"
     names: Sequence[str] = options.cases
@@ -94,7 +97,8 @@ def cases_to_score(segmenter: Segmenter, options: EvaluationOptions) -> tqdm[Lab
         if not names:
             raise UserError(f"{options.splits}: has no {part} cases; choose another --part")
     if options.inpath:
-        cases = raw_cases(open_layout(dataset, options.inpath), options.inpath, names or None, segmenter.window)
+        layout = open_layout(dataset, options.inpath)
+        cases = raw_cases(layout, options.inpath, names or None, segmenter.window, reading)
     else:
         folder = "test" if part == "test" else "train"
         slices = open_slices(options.test_data_path, dataset, segmenter.label_map.name, folder)

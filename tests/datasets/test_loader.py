@@ -13,8 +13,9 @@ import torch
 from datasets.augment import AUGMENTS, get_augment
 from datasets.frame import Frame
 from datasets.loader import SliceDataset, StepBatches, TrainingLoader
+from datasets.raw.intensities import level_counts, percentiles
 from datasets.slices.slice_folder import SliceFolder
-from datasets.window import percentiles, window_image
+from datasets.window import window_image
 from tests.data import ct_and_label, cut_slices, kits_case
 from tests.paths import ROOT
 from utils.batch import UNLABELLED, Batch, has_mask, mixup
@@ -235,7 +236,7 @@ def test_window_image() -> None:
 def test_percentiles_are_those_of_numpy() -> None:
     image = np.random.default_rng(0).normal(0, 3000, (5, 17, 13)).astype(np.int16)
     percents = (0, 0.5, 37, 99.5, 100)
-    assert percentiles(image, *percents) == pytest.approx(np.percentile(image, percents))
+    assert percentiles(level_counts(image), *percents) == pytest.approx(np.percentile(image, percents))
 
 
 def test_a_program_that_fails_with_loading_processes_left_ends(tmp_path: Path) -> None:

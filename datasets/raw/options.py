@@ -1,0 +1,34 @@
+"""What a user chooses for files that are not as they should be. Nothing heavy is imported, for `--help`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from utils.options import option
+
+
+@dataclass(frozen=True)
+class IntensityOptions:
+    """intensities"""
+
+    any_intensity: bool = option(
+        False,
+        "take images that can't be in HU as they are; voxels that are NaN or infinite get the lowest finite value",
+        identity=False,
+    )
+
+
+@dataclass(frozen=True)
+class ReadingOptions(IntensityOptions):
+    """files that are not as they should be"""
+
+    label_geometry: Literal["header", "array"] | None = option(
+        None,
+        "where the headers of image and segmentation differ in orientation. header: turn the segmentation by its "
+        "header; array: take its voxels as they are (default: refuse the case)",
+        identity=False,
+    )
+
+
+AS_IT_SHOULD_BE = ReadingOptions()
