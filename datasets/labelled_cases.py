@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,14 +47,30 @@ def cases_in_slices(
 def raw_cases(
     layout: Layout, root: Path, names: Sequence[str] | None, window: tuple[float, float] | None
 ) -> Iterator[LabelledCase]:
-    """Cases read from raw files, by their names in any layout; `names` None: every case with a segmentation."""
-    cases = {case.name: case for case in layout.find(root) if case.label is not None}
+    """Cases read from raw files, by their names in any layout; `names` None: every case with a segmentation.
+
+    What was left out is noted on stderr. One UserError names all cases that cannot be read; after the first of them
+    the others are only looked at.
+    """
+    found = layout.find(root)
+    for note in found.notes:
+        print(f"note: {root}: {note}", file=sys.stderr)
+    cases = {case.name: case for case in found if case.label is not None}
     chosen = sorted(cases) if names is None else list(dict.fromkeys(match_case(name, cases) for name in names))
     if missing := sorted(set(chosen) - set(cases)):
         raise UserError(f"{root}: no labelled case {', '.join(missing)}; it holds {', '.join(sorted(cases))}")
     if not cases:
         raise UserError(f"{root}: no case has a segmentation, so there is nothing to evaluate; use predict.py")
+    errors = []
     for name in chosen:
-        volume = read_volume(cases[name], layout.labels)
+        try:
+            volume = read_volume(cases[name], layout.labels)
+        except UserError as error:
+            errors.append(str(error))
+            continue
         assert volume.label is not None
-        yield LabelledCase(name, volume.image, volume.label, volume.spacing, volume_window(volume, window))
+        if not errors:
+            yield LabelledCase(name, volume.image, volume.label, volume.spacing, volume_window(volume, window))
+    if errors:
+        count = f"{root}: {len(errors)} of {len(chosen)} cases cannot be used: " if len(errors) > 1 else ""
+        raise UserError(count + "; ".join(errors))

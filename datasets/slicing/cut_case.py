@@ -66,12 +66,16 @@ def choose_slices(target: Collection[int], order: NDArray[np.int64], options: Cu
     return TaskSlices(sorted(targets), listed, list(range(len(order))) if write_all else listed, options)
 
 
-def cut_case(job: CutJob) -> ManifestCase:
+def cut_case(job: CutJob) -> ManifestCase | UserError:
     """Read a case and write the slices that are not on disk; if a UserError stops it, those are removed again.
 
-    The slices of a case without segmentation have no `mask`, and none of them is a target slice.
+    The slices of a case without segmentation have no `mask`, and none of them is a target slice. A case that cannot be
+    used gives its error back, so that the other cases are looked at too; a disk that is full stops everything.
     """
-    volume = read_volume(job.case, job.labels)
+    try:
+        volume = read_volume(job.case, job.labels)
+    except UserError as error:
+        return error
     masks = [None] * len(volume.image) if volume.label is None else list(volume.label)
     lowest, low, high, highest = percentiles(volume.image, 0, LOW_PERCENT, HIGH_PERCENT, 100)
     total, height, width = volume.image.shape
@@ -85,6 +89,7 @@ def cut_case(job: CutJob) -> ManifestCase:
         source=job.source,
         split=job.split,
         tasks={},
+        patient=job.case.patient,
         notes=volume.notes + (unusual_hu(lowest, highest) if job.hounsfield else []),
     )
     numbered = [(int(index), mask) for index, mask in zip(volume.slices, masks, strict=True)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets.splits import SPLITS, Split, SplitOptions
+from utils.errors import UserError
 
 
 @dataclass
@@ -38,6 +39,7 @@ class UnlabelledSummary:
 class SliceMakerSummary:
     """cut: cases read by this run; slices: on disk, for all tasks; new: written by this run; listed: to train on.
 
+    left_out: what of the input is in no case; unusable: the errors of the cases that could not be cut;
     origin: where the split comes from; without_target, skipped: names of cases, the latter of those without
     segmentation if they were not to be cut.
     """
@@ -52,10 +54,21 @@ class SliceMakerSummary:
     without_target: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unlabelled: UnlabelledSummary | None = None
+    left_out: list[str] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
+    inpath: Path = Path()
 
     def __str__(self) -> str:
         parts = [self._labelled_text()] if self.split.names else []
-        return "\n".join([*parts, str(self.unlabelled)] if self.unlabelled else parts)
+        parts += [str(self.unlabelled)] if self.unlabelled else []
+        return "\n".join([*parts, *self.left_out])
+
+    def refuse_unusable(self) -> None:
+        """UserError with the errors of all cases that could not be cut, if there are any."""
+        if len(self.unusable) == 1:
+            raise UserError(self.unusable[0])
+        if self.unusable:
+            raise UserError(f"{self.inpath}: {len(self.unusable)} cases cannot be used: {'; '.join(self.unusable)}")
 
     def _labelled_text(self) -> str:
         train, val, test = (len(names) for names in (self.split.train, self.split.val, self.split.test))
