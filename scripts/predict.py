@@ -41,6 +41,11 @@ class FileOptions:
         0, "keep the N largest connected components; 1 if N is left out, 0: all", nargs="?", const=1, metavar="N"
     )
 
+    @property
+    def is_one_file(self) -> bool:
+        """Whether `outpath` names the file to write, not a folder."""
+        return nifti_stem(self.outpath) is not None and not self.outpath.is_dir()
+
 
 def main() -> None:
     files, prediction = Parser(__doc__, ALIASES).read(FileOptions, PredictionOptions)
@@ -52,11 +57,11 @@ def main() -> None:
     from engine.segmenter import open_segmenter
     from utils.progress import progress
 
+    make_folder(files.outpath.parent if files.is_one_file else files.outpath)
     segmenter, _ = open_segmenter(prediction)
     found = find_cases(files.inpath, segmenter.dataset, segmenter.channel)
-    outputs = name_outputs([*found, *found.label_not_fetched], files.outpath)
+    outputs = name_outputs([*found, *found.label_not_fetched], files)
     refuse_overwriting(outputs)
-    make_folder(next(iter(outputs.values())).parent)
     print(f"decision: {segmenter.describe_decision(prediction.threshold)}", flush=True)
     unreadable = []
     for case, path in progress(outputs.items(), "segmenting", unit="case"):
@@ -75,13 +80,13 @@ def main() -> None:
         raise UserError(f"{len(unreadable)} of {len(outputs)} cases could not be read: {'; '.join(unreadable)}")
 
 
-def name_outputs(cases: Sequence[Case], outpath: Path) -> dict[Case, Path]:
-    """Case -> the file to write; UserError if `outpath` names one file and there are several cases."""
-    if not nifti_stem(outpath) or outpath.is_dir():
-        return {case: outpath / f"{case.name}.nii.gz" for case in cases}
+def name_outputs(cases: Sequence[Case], files: FileOptions) -> dict[Case, Path]:
+    """Case -> the file to write; UserError if `--outpath` names one file and there are several cases."""
+    if not files.is_one_file:
+        return {case: files.outpath / f"{case.name}.nii.gz" for case in cases}
     if len(cases) > 1:
-        raise UserError(f"{outpath}: is the name of one file, and there are {len(cases)} cases; give a folder")
-    return {cases[0]: outpath}
+        raise UserError(f"{files.outpath}: is the name of one file, and there are {len(cases)} cases; give a folder")
+    return {cases[0]: files.outpath}
 
 
 def refuse_overwriting(outputs: Mapping[Case, Path]) -> None:
