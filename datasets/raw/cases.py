@@ -137,10 +137,10 @@ def _refuse_labels_without_image(candidates: Sequence[Candidate]) -> None:
 
 def _without_repetitions(candidates: Sequence[Candidate], left_out: dict[str, list[Path]]) -> list[Candidate]:
     """One candidate for each image; UserError if an image is in two cases that differ."""
-    images: dict[tuple[str, int | None], Candidate] = {}
+    images: dict[str, Candidate] = {}
     for each in candidates:
         assert each.image is not None
-        first = images.setdefault((os.path.realpath(each.image), each.channel), each)
+        first = images.setdefault(os.path.realpath(each.image), each)
         if first is each:
             continue
         if (first.image, first.label, first.part) != (each.image, each.label, each.part):
