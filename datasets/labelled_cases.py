@@ -55,19 +55,31 @@ def raw_cases(
 ) -> Iterator[LabelledCase]:
     """Cases read from raw files, by their names in any layout; `names` None: every case with a segmentation.
 
-    Notes on them are printed on stderr after the last one.
+    What was left out is noted on stderr, and after the last case what is unusual in them. One UserError names all cases
+    that cannot be read; after the first of them the others are only looked at.
     """
-    cases = {case.name: case for case in layout.find(root) if case.label is not None}
+    found = layout.find(root)
+    for note in found.notes:
+        print_note(f"{root}: {note}")
+    cases = {case.name: case for case in found if case.label is not None}
     chosen = sorted(cases) if names is None else list(dict.fromkeys(match_case(name, cases) for name in names))
     if missing := sorted(set(chosen) - set(cases)):
         raise UserError(f"{root}: no labelled case {', '.join(missing)}; it holds {', '.join(sorted(cases))}")
     if not cases:
         raise UserError(f"{root}: no case has a segmentation, so there is nothing to evaluate; use predict.py")
-    notes = {}
+    errors, notes = [], {}
     for name in chosen:
-        volume = read_volume(cases[name], layout.labels, hounsfield=layout.hounsfield, reading=reading)
+        try:
+            volume = read_volume(cases[name], layout.labels, hounsfield=layout.hounsfield, reading=reading)
+        except UserError as error:
+            errors.append(str(error))
+            continue
         assert volume.label is not None
         notes[name] = volume.notes
-        yield LabelledCase(name, volume.image, volume.label, volume.spacing, volume_window(volume, window))
+        if not errors:
+            yield LabelledCase(name, volume.image, volume.label, volume.spacing, volume_window(volume, window))
     for note in summarise_notes(notes):
         print_note(note)
+    if errors:
+        count = f"{root}: {len(errors)} of {len(chosen)} cases cannot be used: " if len(errors) > 1 else ""
+        raise UserError(count + "; ".join(errors))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,10 +70,32 @@ def one_class(name: str, *labels: int) -> LabelMap:
 NO_MASK = LabelMap("unlabelled", (), (), {})
 
 
+def organ_and_lesions(lesions: Mapping[str, int], organ: int = 1) -> dict[str, LabelMap]:
+    """The label maps for an organ and what lies in it, by source label; the organ includes its lesions."""
+    labels = (organ, *lesions.values())
+    regions = {"organ": tuple(range(1, len(labels) + 1))} | {name: (i,) for i, name in enumerate(lesions, start=2)}
+    tasks = {"organ": one_class("organ", *labels)} | {name: one_class(name, label) for name, label in lesions.items()}
+    every = LabelMap("all", ("organ", *lesions), tuple((label,) for label in labels), regions)
+    return tasks | {"all": every}
+
+
 def organ_and_tumor() -> dict[str, LabelMap]:
-    """The label maps for data with 1 = organ and 2 = tumour; the tumour is part of the organ."""
-    both = LabelMap("all", ("organ", "tumor"), ((1,), (2,)), {"organ": (1, 2), "tumor": (2,)})
-    return {"organ": one_class("organ", 1, 2), "tumor": one_class("tumor", 2), "all": both}
+    """The label maps for data with 1 = organ and 2 = tumour."""
+    return organ_and_lesions({"tumor": 2})
+
+
+def named_regions(labels: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, LabelMap], dict[int, str]]:
+    """The label maps for named groups of source labels, and every label with its meaning, the background included.
+
+    A task for each group, and `all`: every label a class, the groups its regions.
+    """
+    numbers = sorted({number for group in labels.values() for number in group})
+    names = {group[0]: name for name, group in labels.items() if len(group) == 1}
+    classes = tuple(names.get(number, f"label_{number}") for number in numbers)
+    regions = {name: tuple(numbers.index(number) + 1 for number in group) for name, group in labels.items()}
+    tasks = {name: one_class(name, *group) for name, group in labels.items()}
+    tasks["all"] = LabelMap("all", classes, tuple((number,) for number in numbers), regions)
+    return tasks, {0: "background"} | dict(zip(numbers, classes, strict=True))
 
 
 def resize_labels(mask: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,16 @@ SLICE_FOLDERS = ("train", "test", UNLABELLED_FOLDER)
 
 @dataclass(frozen=True)
 class Split:
-    """Case names; each case is in exactly one list. unlabelled: training cases whose masks are not to be used."""
+    """Case names; each case is in exactly one list. unlabelled: training cases whose masks are not to be used.
+
+    patients: case -> patient, where the case's name does not say it.
+    """
 
     train: list[str]
     val: list[str]
     test: list[str]
     unlabelled: list[str] = field(default_factory=list)
+    patients: dict[str, str] = field(default_factory=dict)
 
     def part_of(self, case: str) -> str:
         """`train`, `val` or `test`."""
@@ -39,6 +43,21 @@ class Split:
     @property
     def all_names(self) -> list[str]:
         return [*self.names, *self.unlabelled]
+
+    def patient_of(self, case: str) -> str:
+        return self.patients.get(case) or patient_of(case)
+
+    def parts_of_patients(self) -> dict[str, str]:
+        """Patient -> train, val or test; UserError for a patient in two of them."""
+        cases: dict[str, str] = {}
+        for case in self.all_names:
+            first = cases.setdefault(self.patient_of(case), case)
+            if (part := self.part_of(case)) != self.part_of(first):
+                raise UserError(
+                    f"patient {self.patient_of(case)} is in {self.part_of(first)} (case {first}) and in {part} (case "
+                    f"{case}); keep a patient's cases in one part, or --resplit"
+                )
+        return {patient: self.part_of(case) for patient, case in cases.items()}
 
 
 @dataclass(frozen=True)
@@ -70,39 +89,69 @@ class SplitOptions:
         return " ".join(f"--{name} {value}" for name, value in asdict(self).items())
 
 
-def split_cases(names: Iterable[str], seed: int, test_fraction: float, val_fraction: float) -> Split:
+def split_cases(
+    names: Iterable[str],
+    seed: int,
+    test_fraction: float,
+    val_fraction: float,
+    patients: Mapping[str, str] | None = None,
+) -> Split:
     """A fraction above 0 gives at least one case if there are three or more; training always keeps one."""
     options = SplitOptions(seed=seed, test_fraction=test_fraction, val_fraction=val_fraction)
-    return extend_split(Split([], [], []), names, options)
+    return extend_split(Split([], [], []), names, options, patients)
 
 
-def extend_split(split: Split, names: Iterable[str], options: SplitOptions) -> Split:
+def extend_split(
+    split: Split,
+    names: Iterable[str],
+    options: SplitOptions,
+    patients: Mapping[str, str] | None = None,
+    parts: Mapping[str, str] | None = None,
+) -> Split:
     """`split` with the names it lacks, assigned so that all cases together come nearest to the fractions.
 
-    No case changes its part, but training cases may gain or lose their masks by `options.labelled`. The frames of one
-    ACDC patient (patient001_frame01, patient001_frame12) stay together.
+    No case changes its part, but training cases may gain or lose their masks by `options.labelled`. The cases of one
+    patient, such as ACDC's patient001_frame01 and patient001_frame12, stay together. patients: case -> patient, where
+    the name does not say it; parts: case -> part, where the data set says which; UserError if the split, or another
+    case of the patient, says otherwise.
     """
-    new = sorted(set(names) - set(split.all_names))
+    names = set(names)
+    given = {case: part for case, part in (parts or {}).items() if case in names and options.mode != "test"}
+    known = {case: patient for case, patient in {**split.patients, **(patients or {})}.items() if patient}
+    before = replace(split, patients=known)
+    for case in sorted(given.keys() & set(split.all_names)):
+        if split.part_of(case) != given[case]:
+            raise UserError(
+                f"case {case} is to be in {given[case]}, and was in {split.part_of(case)} before; add --resplit, or "
+                "give another --outpath"
+            )
+    new = sorted(names - set(split.all_names))
     if options.mode == "test":
-        whole = Split(split.train, split.val, sorted(split.test + new), split.unlabelled)
-        return _choose_labelled(whole, split.train, options)
-    parts = {patient_of(name): split.part_of(name) for name in split.all_names}
-    patients = sorted({patient_of(name) for name in new} - parts.keys())
-    generator(options.seed, "splits").shuffle(patients)
-    counts, total = Counter(parts.values()), len(parts) + len(patients)
-    available = len(patients) if counts["train"] else len(patients) - 1
+        given = dict.fromkeys(new, "test")
+    placed = _with_cases(before, given)
+    of_patients = placed.parts_of_patients()
+    left = [name for name in new if name not in given]
+    drawn = sorted({placed.patient_of(name) for name in left} - of_patients.keys())
+    generator(options.seed, "splits").shuffle(drawn)
+    counts, total = Counter(of_patients.values()), len(of_patients) + len(drawn)
+    available = len(drawn) if counts["train"] else len(drawn) - 1
     tests = _still_needed(total, options.test_fraction, counts["test"], available)
     vals = _still_needed(total, options.val_fraction, counts["val"], available - tests)
-    for index, patient in enumerate(patients):
-        parts[patient] = "test" if index < tests else "val" if index < tests + vals else "train"
+    for index, patient in enumerate(drawn):
+        of_patients[patient] = "test" if index < tests else "val" if index < tests + vals else "train"
+    whole = _with_cases(placed, {name: of_patients[placed.patient_of(name)] for name in left})
+    return _choose_labelled(whole, split.train, options)
+
+
+def _with_cases(split: Split, parts: Mapping[str, str]) -> Split:
+    """`split` and the cases in `parts` that it lacks, each list sorted."""
+    new = sorted(parts.keys() - set(split.all_names))
 
     def extended(part: str, cases: list[str]) -> list[str]:
-        return sorted(cases + [name for name in new if parts[patient_of(name)] == part])
+        return sorted(cases + [name for name in new if parts[name] == part])
 
-    whole = Split(
-        extended("train", split.train), extended("val", split.val), extended("test", split.test), split.unlabelled
-    )
-    return _choose_labelled(whole, split.train, options)
+    train, val, test = (extended(part, getattr(split, part)) for part in ("train", "val", "test"))
+    return replace(split, train=train, val=val, test=test)
 
 
 def _choose_labelled(split: Split, before: Collection[str], options: SplitOptions) -> Split:
@@ -117,22 +166,25 @@ def _choose_labelled(split: Split, before: Collection[str], options: SplitOption
         )
 
     def rank(case: str) -> tuple[bool, float, str]:
-        return case not in before, generator(options.seed, "labelled", patient_of(case)).random(), case
+        return case not in before, generator(options.seed, "labelled", split.patient_of(case)).random(), case
 
     order = sorted(cases, key=rank)
     count = options.labelled or len(cases)
-    while count < len(order) and patient_of(order[count]) == patient_of(order[count - 1]):
+    while count < len(order) and split.patient_of(order[count]) == split.patient_of(order[count - 1]):
         count += 1  # A patient's frames stay together.
-    return Split(sorted(order[:count]), split.val, split.test, sorted(order[count:]))
+    return replace(split, train=sorted(order[:count]), unlabelled=sorted(order[count:]))
 
 
 def save_split(path: Path, split: Split, options: SplitOptions) -> None:
-    write_json(path, asdict(options) | asdict(split))
+    content = asdict(options) | asdict(split)
+    write_json(path, content if split.patients else {name: content[name] for name in content if name != "patients"})
 
 
 def load_split(path: Path) -> Split:
     """Only three lists are required: train, val, test; UserError if the file is missing or is not a split."""
-    return _load(path)[0]
+    split, _ = _load(path)
+    _refuse_divided_patients(path, split)
+    return split
 
 
 def saved_split(path: Path, requested: dict[str, Any], resplit: bool) -> tuple[Split, SplitOptions]:
@@ -145,6 +197,7 @@ def saved_split(path: Path, requested: dict[str, Any], resplit: bool) -> tuple[S
     split, saved = _load(path) if path.exists() else (Split([], [], []), {})
     if resplit:
         return Split([], [], []), SplitOptions(**saved | requested)
+    _refuse_divided_patients(path, split)
     for name, value in requested.items():
         if name != "labelled" and saved.get(name, value) != value:
             raise UserError(
@@ -159,18 +212,25 @@ def _load(path: Path) -> tuple[Split, dict[str, Any]]:
     content = read_json(path)
     try:
         train, val, test = (list(content[part]) for part in ("train", "val", "test"))
-        split = Split(train, val, test, list(content.get("unlabelled", ())))
+        split = Split(train, val, test, list(content.get("unlabelled", ())), dict(content.get("patients", {})))
         saved = {option.name: content[option.name] for option in fields(SplitOptions) if option.name in content}
         if split.unlabelled:
             saved.setdefault("labelled", len(split.train))
         SplitOptions(**saved)
         if not all(isinstance(name, str) for name in split.all_names):
             raise TypeError("a case's name is text")
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         raise UserError(f"{path}: is not a split; expected the lists train, val and test") from None
     if duplicates := [name for name, count in Counter(split.all_names).items() if count > 1]:
         raise UserError(f"{path}: lists case {duplicates[0]} twice; leave it in one list")
     return split, saved
+
+
+def _refuse_divided_patients(path: Path, split: Split) -> None:
+    try:
+        split.parts_of_patients()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def split_root(folder: Path) -> Path:

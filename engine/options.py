@@ -30,7 +30,7 @@ class DataOptions:
     None stands for the teacher's choice, or, without a teacher, the data set's own.
     """
 
-    dataset: str | None = option(None, "kits, lits, acdc, heart or msd (default: kits; to distil, the teacher's)")
+    dataset: str | None = option(None, "kits, lits, acdc, heart, msd or list (default: kits; to distil, the teacher's)")
     task: str | None = option(None, "organ, tumor, all, ... (default: tumor; to distil, the teacher's)")
     train_data_path: Path | None = option(
         None, "slices that SliceMaker wrote (default: data/<dataset> in the repository, or train in it)", identity=False

@@ -31,6 +31,7 @@ class Segmenter:
     """window is None where each volume has its own (percentiles of MR).
 
     offsets: of each foreground class, added to its logit before the decision; empty for none.
+    channel: which one the network was trained on of images with several; None for images with one.
     """
 
     network: SegmentationNetwork
@@ -40,6 +41,7 @@ class Segmenter:
     frame: Frame
     window: tuple[float, float] | None
     offsets: tuple[float, ...] = ()
+    channel: int | None = None
 
     @property
     def hounsfield(self) -> bool:
@@ -56,6 +58,7 @@ class Segmenter:
             "frame": self.frame.to_dict(),
             "window": None if self.window is None else list(self.window),
             "offsets": list(self.offsets),
+            "channel": self.channel,
         }
 
     def source_labels(self) -> NDArray[np.uint8]:
@@ -146,13 +149,16 @@ def load_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, dict[st
         window = None if content["window"] is None else (float(content["window"][0]), float(content["window"][1]))
         # Checkpoints of before there were decisions have no offsets.
         offsets = tuple(map(float, content.get("offsets", ())))
+        # Those of before the channel was recorded were trained on the first.
+        channel = content.get("channel", 0 if content["dataset"] in ("msd", "heart") else None)
         network = build(content["model"], label_map.num_classes)
         network.load_state_dict(content["weights"])
     except (KeyError, TypeError, RuntimeError, AttributeError, ValueError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: is not a checkpoint of this project ({reason}); train it again") from None
     network.to(device).to(memory_format=torch.channels_last).eval()
-    return Segmenter(network, content["model"], content["dataset"], label_map, frame, window, offsets), content
+    segmenter = Segmenter(network, content["model"], content["dataset"], label_map, frame, window, offsets, channel)
+    return segmenter, content
 
 
 def open_segmenter(options: PredictionOptions) -> tuple[Segmenter, dict[str, Any]]:

@@ -3,6 +3,7 @@
     python scripts/SliceMaker.py --inpath RAW --outpath SLICES --dataset kits --task tumor
     python scripts/SliceMaker.py --inpath ANY_CT --outpath SLICES --dataset kits --unlabelled
     python scripts/SliceMaker.py --inpath RAW --outpath SLICES --dataset kits --task tumor --labelled 20
+    python scripts/SliceMaker.py --inpath cases.csv --outpath SLICES --dataset list --labels 1=organ 2=tumor
 
 Of training cases it cuts the slices with the target and a share of the others, of validation and test cases every
 slice. A second run with the same options does nothing; with other options it does only what these change.
@@ -15,6 +16,10 @@ case has a segmentation (as in any folder of NIfTI files), it cuts nothing else.
 
 --labelled N uses the masks of N training cases and cuts the others without, into SLICES/unlabelled. The N cases are
 drawn by the seed, and a larger N contains a smaller one.
+
+--dataset list takes files of any names, from a CSV file with the columns image, label, patient and, optionally, split.
+
+All cases that cannot be used are named in one pass, and nothing can be trained on; --keep_going cuts the others.
 """
 
 from __future__ import annotations
@@ -36,8 +41,10 @@ def main() -> None:
     from datasets.raw import open_layout
     from datasets.slicing.slicemaker import make_slices
 
-    layout = open_layout(raw.dataset, raw.inpath)
-    print(make_slices(raw.inpath, raw.outpath, layout, layout.label_map(raw.task), options, reading))
+    layout = open_layout(raw.dataset, raw.inpath, raw.labels, raw.window, raw.channel)
+    summary = make_slices(raw.inpath, raw.outpath, layout, layout.label_map(raw.task), options, reading)
+    print(summary)
+    summary.refuse_unusable()
 
 
 if __name__ == "__main__":

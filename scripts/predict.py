@@ -1,15 +1,17 @@
 """Segment a NIfTI file, or every case in a folder, and write labels with the source's geometry.
 
     python scripts/predict.py --ckpt best.ckpt --inpath case.nii.gz --outpath predictions
+    python scripts/predict.py --ckpt best.ckpt --inpath case.nii.gz --outpath case_labels.nii.gz
     python scripts/predict.py --ckpt best.ckpt --inpath data/raw/kits19 --outpath predictions --largest_component 2
 
-A folder is read by the checkpoint's layout (KiTS cases without labels too), or, failing that, as NIfTI files.
+A folder is read by the checkpoint's layout (KiTS cases without labels too), or, failing that, as NIfTI files: those
+named as segmentations are left out, and nnU-Net's NAME_0000, NAME_0001, ... are the channels of one case.
 The written labels are the source's: a tumour network for KiTS writes 2 for tumour.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING
 import _root  # noqa: F401
 
 from datasets.raw.options import IntensityOptions
+from datasets.raw.tree import nifti_stem
 from engine.options import PredictionOptions
 from utils.errors import UserError, run
 from utils.files import make_folder
@@ -33,11 +36,16 @@ ALIASES = {"input": "inpath", "output": "outpath"}
 class FileOptions:
     """files"""
 
-    inpath: Path = option(MISSING, "a .nii or .nii.gz file, or a folder")
-    outpath: Path = option(MISSING, "folder to write <case>.nii.gz to")
+    inpath: Path = option(MISSING, "a .nii or .nii.gz file, a folder, or a CSV file with a column image")
+    outpath: Path = option(MISSING, "folder to write <case>.nii.gz to, or, for one case, the .nii or .nii.gz file")
     largest_component: NonNegativeInt = option(
         0, "keep the N largest connected components; 1 if N is left out, 0: all", nargs="?", const=1, metavar="N"
     )
+
+    @property
+    def is_one_file(self) -> bool:
+        """Whether `outpath` names the file to write, not a folder."""
+        return nifti_stem(self.outpath) is not None and not self.outpath.is_dir()
 
 
 def main() -> None:
@@ -51,10 +59,10 @@ def main() -> None:
     from engine.segmenter import open_segmenter
     from utils.progress import progress
 
-    make_folder(files.outpath)
+    make_folder(files.outpath.parent if files.is_one_file else files.outpath)
     segmenter, _ = open_segmenter(prediction)
-    cases = find_cases(files.inpath, segmenter.dataset)
-    outputs = {case: files.outpath / f"{case.name}.nii.gz" for case in cases}
+    found = find_cases(files.inpath, segmenter.dataset, segmenter.channel)
+    outputs = name_outputs([*found, *found.label_not_fetched], files)
     refuse_overwriting(outputs)
     print(f"decision: {segmenter.describe_decision(prediction.threshold)}", flush=True)
     unreadable, notes = [], {}
@@ -69,10 +77,19 @@ def main() -> None:
         counts = [f"{(labels == value).sum()} voxels of label {value}" for value in segmenter.source_labels()[1:]]
         notes[case.name] = volume.notes
         print(f"{path}: {'; '.join(counts)}")
-    for note in summarise_notes(notes):
+    for note in [*found.notes, *summarise_notes(notes)]:
         print(f"note: {note}")
     if unreadable:
         raise UserError(f"{len(unreadable)} of {len(outputs)} cases could not be read: {'; '.join(unreadable)}")
+
+
+def name_outputs(cases: Sequence[Case], files: FileOptions) -> dict[Case, Path]:
+    """Case -> the file to write; UserError if `--outpath` names one file and there are several cases."""
+    if not files.is_one_file:
+        return {case: files.outpath / f"{case.name}.nii.gz" for case in cases}
+    if len(cases) > 1:
+        raise UserError(f"{files.outpath}: is the name of one file, and there are {len(cases)} cases; give a folder")
+    return {cases[0]: files.outpath}
 
 
 def refuse_overwriting(outputs: Mapping[Case, Path]) -> None:

@@ -6,23 +6,32 @@ Diagnosis, IEEE Transactions on Medical Imaging 37(11), 2018.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from datasets.labels import LabelMap, one_class
-from datasets.raw.layout import Case, Layout, find_nifti, make_case, nifti_stem, require_cases
+from datasets.raw.cases import Candidate, FoundCases, identify
+from datasets.raw.layout import Layout
+from datasets.raw.tree import nifti_stem, scan
 
 EXPECTED = "patientNNN/patientNNN_frameNN.nii.gz with patientNNN/patientNNN_frameNN_gt.nii.gz"
+FRAME = re.compile(r"patient.*_frame.*")
 
 
-def find(root: Path) -> list[Case]:
+def find(root: Path) -> FoundCases:
     """Every frame in `root` and in the folders below it (training/, testing/); each frame is a case."""
-    found: dict[str, Case] = {}
-    for path in sorted(root.rglob("patient*_frame*.nii*")):
-        name = (nifti_stem(path) or "").removesuffix("_gt")
-        if name and name not in found:
-            image, label = find_nifti(path.parent, name), find_nifti(path.parent, f"{name}_gt")
-            found[name] = make_case(name, image, label, f"{name}.nii.gz next to it")
-    return require_cases(sorted(found.values(), key=lambda case: case.name), root, EXPECTED)
+    tree = scan(root)
+    candidates = []
+    for path in tree.files:
+        stem = nifti_stem(path) or ""
+        name = stem.removesuffix("_gt")
+        if not FRAME.fullmatch(name):
+            continue
+        image = tree.find(path.parent, name)
+        if stem == name or image is None:
+            label = path if stem != name else tree.find(path.parent, f"{name}_gt")
+            candidates.append(Candidate(name, image, label, f"{name}.nii.gz next to it"))
+    return identify(candidates, tree, EXPECTED)
 
 
 def layout(root: Path) -> Layout:

@@ -1,42 +1,53 @@
-"""Cases to read: those of a known layout, or any NIfTI files."""
+"""Cases to read: those of a known layout or list, or any NIfTI files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from datasets.raw import open_layout
-from datasets.raw.layout import SUFFIXES, Case, NoCases, nifti_stem
+from datasets.raw import LIST, any_nifti, case_list, open_layout
+from datasets.raw.cases import Candidate, FoundCases, identify
+from datasets.raw.layout import NoCases
+from datasets.raw.tree import NOT_FETCHED, Tree, conversion, is_fetched, is_foreign, nifti_stem
 from utils.errors import UserError
 
 
-def find_cases(path: Path, dataset: str) -> list[Case]:
-    """The cases of one file, of a folder in the layout of `dataset`, or of a folder of NIfTI files without labels."""
-    if path.is_file():
-        if not path.name.endswith(SUFFIXES):
-            raise UserError(f"{path}: is not a .nii or .nii.gz file")
-        return [_unlabelled_case(path)]
+def find_cases(path: Path, dataset: str, channel: int | None = None) -> FoundCases:
+    """The cases of one file, of a list, of a folder in the layout of `dataset`, or of a folder of NIfTI files.
+
+    channel: which one to read of images that no layout describes and that have several.
+    """
+    if path.suffix.lower() == case_list.SUFFIX:
+        return case_list.find(path)
     if not path.is_dir():
-        raise UserError(f"{path}: no such file or folder")
+        return _one_image(path, channel)
     try:
-        return open_layout(dataset, path).find(path)
+        if dataset == LIST:
+            return case_list.find(path)
+        of_msd = str(channel) if channel is not None and dataset == "msd" else None
+        return open_layout(dataset, path, channel=of_msd).find(path)
     except NoCases as reason:
-        images = [file for file in sorted(path.iterdir()) if nifti_stem(file) and not _is_segmentation(file)]
-        if not images:
-            raise UserError(f"{reason}; nor does it hold images as .nii or .nii.gz files") from None
-    cases: dict[str, Case] = {}
-    for case in map(_unlabelled_case, images):
-        if cases.setdefault(case.name, case) is not case:
-            raise UserError(f"{case.image}: has the name of {cases[case.name].image}; rename or remove one")
-    return list(cases.values())
+        try:
+            return any_nifti.find(path, channel)
+        except NoCases as no_image:
+            details = str(no_image).partition("; ")[2]
+            raise UserError(
+                f"{reason}; nor does it hold images as .nii or .nii.gz files{details and '; '}{details}"
+            ) from None
 
 
-def _is_segmentation(path: Path) -> bool:
-    """By the names that the supported layouts give to labels."""
-    name = nifti_stem(path) or ""
-    return name == "segmentation" or name.startswith("segmentation-") or name.endswith("_gt")
-
-
-def _unlabelled_case(image: Path) -> Case:
+def _one_image(path: Path, channel: int | None) -> FoundCases:
     """Named after the file; case_00007/imaging.nii.gz is named 00007, as the KiTS layout names it."""
-    name = nifti_stem(image) or image.name
-    return Case(image.resolve().parent.name.removeprefix("case_") if name == "imaging" else name, image, None)
+    if is_foreign(path):
+        raise UserError(f"{path}: is not a .nii or .nii.gz file; {conversion(path)}")
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{path}: is {NOT_FETCHED}")
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    if not nifti_stem(path):
+        raise UserError(f"{path}: is not a .nii or .nii.gz file")
+    if not is_fetched(path):
+        raise UserError(f"{path}: is {NOT_FETCHED}")
+    name = nifti_stem(path) or path.name
+    name = path.resolve().parent.name.removeprefix("case_") if name == "imaging" else name
+    candidate = Candidate(name, path, channel=any_nifti.channel_of(path, channel))
+    return identify([candidate], Tree(path.parent), any_nifti.EXPECTED)

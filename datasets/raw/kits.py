@@ -1,33 +1,79 @@
-"""KiTS19: kidneys (1) and kidney tumours (2) on CT, one folder per case.
+"""KiTS19, KiTS21 and KiTS23: kidneys (1), their tumours (2) and cysts (3) on CT, one folder per case.
 
-N. Heller et al.: The KiTS19 Challenge Data, 2019 (arXiv 1904.00445). Cases 210 to 299 have no segmentation.
+N. Heller et al.: The KiTS19 Challenge Data, 2019 (arXiv 1904.00445): no cysts; cases 210 to 299 have no segmentation.
+N. Heller et al.: The KiTS21 Challenge, 2023 (arXiv 2307.01984): cysts too; the majority vote of the raters is
+aggregated_MAJ_seg.nii.gz. KiTS23 names its files as KiTS19 does.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from datasets.labels import organ_and_tumor
-from datasets.raw.layout import Case, Layout, find_nifti, make_case, require_cases
+import numpy as np
+
+from datasets.labels import organ_and_lesions
+from datasets.raw.cases import Candidate, FoundCases, identify
+from datasets.raw.layout import Layout
+from datasets.raw.nifti import Orientation, open_nifti
+from datasets.raw.tree import EMPTY, Tree, is_fetched, nifti_stem, scan
+from utils.errors import UserError
 
 EXPECTED = "case_NNNNN/imaging.nii.gz with case_NNNNN/segmentation.nii.gz"
+SEGMENTATIONS = ("segmentation", "aggregated_MAJ_seg")
+CYST = 3
+# Half of the cases of KiTS23 have a cyst: among this many, one has.
+PROBED = 20
 
 
-def find(root: Path) -> list[Case]:
-    """The cases in `root`, or one folder below: a clone of the challenge's repository has them in data/."""
-    cases = []
-    for folder in sorted(root.glob("case_*")) or sorted(root.glob("*/case_*")):
-        image, label = find_nifti(folder, "imaging"), find_nifti(folder, "segmentation")
+def find(root: Path) -> FoundCases:
+    """The cases in `root`, or in the nearest folders below it that hold any (a clone keeps them in data/)."""
+    tree = scan(root)
+    candidates = []
+    for folder in _case_folders(tree):
+        image, label = tree.find(folder, "imaging"), tree.find(folder, *SEGMENTATIONS)
         if image or label:
-            cases.append(make_case(folder.name.removeprefix("case_"), image, label, "imaging.nii.gz next to it"))
-    return require_cases(cases, root, EXPECTED)
+            name = folder.name.removeprefix("case_")
+            candidates.append(Candidate(name, image, label, "imaging.nii.gz next to it"))
+        elif folder not in tree.left_out.get(EMPTY, []):
+            tree.leave_out(EMPTY, folder)
+    return identify(candidates, tree, EXPECTED)
 
 
 def layout(root: Path) -> Layout:
+    """With the cyst as a label, a task and a class of its own where the data has it, as of KiTS21."""
+    lesions = {"tumor": 2} | ({"cyst": CYST} if _has_cysts(scan(root)) else {})
     return Layout(
         name="kits",
         find=find,
-        tasks=organ_and_tumor(),
-        labels={0: "background", 1: "kidney", 2: "tumor"},
+        tasks=organ_and_lesions(lesions),
+        labels={0: "background", 1: "kidney"} | {label: name for name, label in lesions.items()},
         window=(-200.0, 300.0),
     )
+
+
+def _case_folders(tree: Tree) -> list[Path]:
+    folders = [folder for folder in tree.folders if folder.name.startswith("case_") and folder != tree.root]
+    nearest = min((len(folder.parts) for folder in folders), default=0)
+    return [folder for folder in folders if len(folder.parts) == nearest]
+
+
+def _has_cysts(tree: Tree) -> bool:
+    """By the name of a segmentation, or by the voxels of `PROBED` of them.
+
+    A cyst in none of these is not lost: as an unknown label it is refused when its case is read.
+    """
+    labels = [label for folder in _case_folders(tree) if (label := tree.find(folder, *SEGMENTATIONS))]
+    if any(nifti_stem(label) == SEGMENTATIONS[1] for label in labels):
+        return True
+    step = max(1, len(labels) // PROBED)
+    return any(is_fetched(label) and _holds_cyst(label) for label in labels[::step][:PROBED])
+
+
+def _holds_cyst(path: Path) -> bool:
+    try:
+        with open_nifti(path) as source:
+            slope, intercept = source.scaling
+            stored = source.load(source.dtype.newbyteorder("="), Orientation.of(source.affine))
+            return bool((np.abs(stored * slope + intercept - CYST) < 0.01).any())
+    except UserError:
+        return False  # reading the case will say what is wrong with it

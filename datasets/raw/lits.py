@@ -9,28 +9,31 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasets.labels import organ_and_tumor
-from datasets.raw.layout import Case, Layout, make_case, nifti_stem, require_cases
+from datasets.raw.cases import Candidate, FoundCases, identify
+from datasets.raw.layout import Layout
+from datasets.raw.tree import nifti_stem, scan
 from utils.errors import UserError
 
 EXPECTED = "volume-N.nii with segmentation-N.nii, or case_NNNNN/volume.nii with case_NNNNN/segmentation.nii"
 
 
-def find(root: Path) -> list[Case]:
+def find(root: Path) -> FoundCases:
     """The cases in `root` and in the folders below it, by number; image and label may lie in different folders."""
+    tree = scan(root)
     found: dict[str, dict[str, Path]] = {"volume": {}, "segmentation": {}}
-    for path in sorted(root.rglob("*.nii*")):
+    for path in tree.files:
         kind, _, number = (nifti_stem(path) or "").partition("-")
         name = number or path.parent.name.removeprefix("case_")
-        if kind in found and name.isdigit() and path.is_file():
+        if kind in found and name.isdigit():
             other = found[kind].setdefault(name, path)
-            if other.parent != path.parent:
-                raise UserError(f"{path}: case {name} is also in {other.parent}; remove one of them")
+            if other is not path:
+                raise UserError(f"{path}: case {name} is also in {other.parent}, as {other.name}; remove one of them")
     images, labels = found["volume"], found["segmentation"]
-    cases = [
-        make_case(name, images.get(name), labels.get(name), f"the volume of case {name}")
-        for name in sorted(images.keys() | labels.keys(), key=int)
+    candidates = [
+        Candidate(name, images.get(name), labels.get(name), f"the volume of case {name}")
+        for name in images.keys() | labels.keys()
     ]
-    return require_cases(cases, root, EXPECTED)
+    return identify(candidates, tree, EXPECTED)
 
 
 def layout(root: Path) -> Layout:

@@ -6,17 +6,21 @@ F. Isensee et al.: nnU-Net, Nature Methods 18, 2021, for format 2 (imagesTr/NAME
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from datasets.labels import LabelMap, one_class
-from datasets.raw.layout import Case, Layout, find_nifti, make_case, nifti_stem, require_cases
+from datasets.labels import named_regions, one_class
+from datasets.raw.cases import OTHER_CHANNELS, Candidate, FoundCases, identify
+from datasets.raw.dataset_json import Description, Item, is_ct, read_description
+from datasets.raw.layout import Layout
+from datasets.raw.tree import Tree, conversion, is_foreign, nifti_stem, scan, split_channel
 from utils.errors import UserError
-from utils.files import read_json
 
+FILE = "dataset.json"
 EXPECTED = "dataset.json with imagesTr/ and labelsTr/"
 SOFT_TISSUE = (-200.0, 300.0)
+ABSENT = "listed in dataset.json, and not there"
 
 
 def heart(root: Path) -> Layout:
@@ -25,88 +29,157 @@ def heart(root: Path) -> Layout:
     return Layout("heart", find, tasks, {0: "background", 1: "left atrium"}, window=None)
 
 
-def layout(root: Path) -> Layout:
-    """Labels and tasks from `root/dataset.json`; CT gets a soft tissue window, other modalities percentiles."""
-    content = _description(root)
-    labels = _labels(content, root)
-    numbers = sorted({number for group in labels.values() for number in group})
-    names = {group[0]: name for name, group in labels.items() if len(group) == 1}
-    classes = tuple(names.get(number, f"label_{number}") for number in numbers)
-    regions = {name: tuple(numbers.index(number) + 1 for number in group) for name, group in labels.items()}
-    tasks = {name: one_class(name, *group) for name, group in labels.items()}
-    tasks["all"] = LabelMap("all", classes, tuple((number,) for number in numbers), regions)
+def layout(root: Path, channel: str | None = None) -> Layout:
+    """Labels and tasks from `root/dataset.json`; CT gets a soft tissue window, other modalities percentiles.
+
+    channel: of images with several, its name or number; None is the first.
+    """
+    description = _description(root, scan(root))
+    tasks, labels = named_regions(description.labels)
+    number = description.channel_of(channel, root / FILE)
+    is_hounsfield = bool(description.channels) and is_ct(description.channels[number])
     return Layout(
         name="msd",
-        find=find,
+        find=partial(find, channel=channel),
         tasks=tasks,
-        labels={0: "background"} | dict(zip(numbers, classes, strict=True)),
-        window=SOFT_TISSUE if "CT" in _modalities(content) else None,
+        labels=labels,
+        window=SOFT_TISSUE if is_hounsfield else None,
+        channel=number if len(description.channels) > 1 else None,
     )
 
 
-def find(root: Path) -> list[Case]:
-    """The cases listed under `training` and `test`; without these lists, the files in imagesTr and imagesTs."""
-    content = _description(root)
-    channel = 0 if len(_modalities(content)) > 1 else None
-    found = _listed_cases(root, content) if content.get("training") else _cases_in_folders(root)
-    cases = [Case(case.name, case.image, case.label, channel) for case in found]
-    return require_cases(sorted(cases, key=lambda case: case.name), root, EXPECTED)
+def find(root: Path, channel: str | None = None) -> FoundCases:
+    """The cases that dataset.json lists; without lists, those in imagesTr and imagesTs. Labelled test images are test
+    cases.
+    """
+    tree = scan(root)
+    description = _description(root, tree)
+    files = _Files(tree, description, description.channel_of(channel, root / FILE))
+    candidates = list(files.in_folders() if description.items is None else files.listed(description.items))
+    present = [each for each in candidates if each.image or each.label]
+    if absent := [root / each.expected for each in candidates if not (each.image or each.label)]:
+        tree.left_out[ABSENT] = absent
+    used = {each.image for each in present}
+    others = [path for path in files.channels_of(present) if path not in used]
+    other = {OTHER_CHANNELS: others} if others else {}
+    return identify(present, tree, EXPECTED, named_by_path=True, other=other)
 
 
-def _description(root: Path) -> dict[str, Any]:
+def _description(root: Path, tree: Tree) -> Description:
     """The content of dataset.json; NoCases if there is none."""
-    if not (root / "dataset.json").is_file():
-        require_cases([], root, EXPECTED)
-    content = read_json(root / "dataset.json")
-    if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
-        raise UserError(f"{root / 'dataset.json'}: has no labels; expected the format of the Decathlon or of nnU-Net")
-    return content
+    if not (root / FILE).is_file():
+        identify([], tree, EXPECTED)
+    return read_description(root / FILE)
 
 
-def _labels(content: dict[str, Any], root: Path) -> dict[str, tuple[int, ...]]:
-    """Name -> source labels, without the background; MSD writes number -> name, nnU-Net v2 name -> number."""
-    labels: dict[str, tuple[int, ...]] = {}
-    for key, value in content["labels"].items():
-        name, number = (str(value), key) if key.isdigit() else (key, value)
-        group = number if isinstance(number, list) else [number]
-        try:
-            labels[name.strip().lower().replace(" ", "_")] = tuple(int(item) for item in group)
-        except (TypeError, ValueError):
-            raise UserError(f"{root / 'dataset.json'}: label {name!r} must be an integer") from None
-    if "ignore" in labels:
-        raise UserError(f"{root / 'dataset.json'}: an ignore label cannot be trained on; relabel those voxels")
-    return {name: group for name, group in labels.items() if group != (0,)}
+class _Files:
+    """The files of a folder, by what nnU-Net's names say: NAME_0001.nii.gz is the second channel of NAME."""
 
+    def __init__(self, tree: Tree, description: Description, channel: int) -> None:
+        self.tree, self.channel = tree, channel
+        self.channels = max(1, len(description.channels))
+        self.modality = description.channels[channel] if description.channels else None
+        self.separate: list[Path] = []
+        """Files that an item lists as one of several channels."""
 
-def _modalities(content: dict[str, Any]) -> list[str]:
-    return [str(name).upper() for name in (content.get("channel_names") or content.get("modality") or {}).values()]
+    @property
+    def _file(self) -> Path:
+        return self.tree.root / FILE
 
+    def listed(self, items: Iterable[Item]) -> list[Candidate]:
+        """The cases of all items; one UserError for all those that cannot be understood."""
+        candidates, errors = [], []
+        for item in items:
+            try:
+                candidates.append(self._listed(item))
+            except UserError as error:
+                errors.append(str(error))
+        if errors:
+            raise UserError("; ".join(errors))
+        return candidates
 
-def _listed_cases(root: Path, content: dict[str, Any]) -> Iterator[Case]:
-    """The cases that dataset.json lists; nnU-Net v1 lists NAME.nii.gz where the file is NAME_0000.nii.gz."""
-    entries = [(entry["image"], entry["label"]) for entry in content["training"]]
-    entries += [(entry["image"] if isinstance(entry, dict) else entry, None) for entry in content.get("test") or []]
-    for image, label in entries:
-        name = nifti_stem(root / image)
-        if name is None:
-            raise UserError(f"{root / 'dataset.json'}: lists {image}, which is not a .nii or .nii.gz file")
-        folder = (root / image).parent
-        found = find_nifti(folder, name) or find_nifti(folder, f"{name}_0000")
-        if label is not None and not (root / label).is_file():
-            raise UserError(f"{root / label}: is listed in dataset.json but missing; restore it")
-        if found is None and label is None:
-            continue
-        yield make_case(name, found, root / label if label else None, image)
+    def _listed(self, item: Item) -> Candidate:
+        """The case of one item; nnU-Net 1 lists NAME.nii.gz where the files are NAME_0000.nii.gz and so on."""
+        root, channel = self.tree.root, self.channel
+        for path in (*item.images, *([item.label] if item.label else [])):
+            if not nifti_stem(path):
+                remedy = conversion(path) if is_foreign(path) else "convert it to NIfTI"
+                raise UserError(f"{self._file}: lists {path}, which is not a .nii or .nii.gz file; {remedy}")
+        if 1 < len(item.images) <= channel:
+            raise UserError(
+                f"{self._file}: lists {len(item.images)} images for {item.images[0]}, and channel {channel} "
+                f"({self.modality}) is none of them; list one for each channel"
+            )
+        label = self._at(root / item.label) if item.label else None
+        if item.label and label is None:
+            raise UserError(f"{root / item.label}: is listed in dataset.json but missing; restore it")
+        chosen = root / item.images[channel if len(item.images) > 1 else 0]
+        folder, stem = chosen.parent, nifti_stem(chosen) or ""
+        name = self._case_of(folder, stem, nifti_stem(label) if label else None)
+        if len(item.images) > 1:
+            self.separate += [root / image for image in item.images]
+            image, index = self._at(chosen), None
+        else:
+            image, index = self._image(folder, name, stem)
+        if label is None and item.part != "test":
+            label = self.tree.find(root / "labelsTr", name, stem)
+        return self._candidate(name, image, label, str(item.images[0]), index, item.part if label else None)
 
+    def in_folders(self) -> Iterator[Candidate]:
+        """The cases in imagesTr and labelsTr, and in imagesTs and labelsTs."""
+        for images, labels, part in (("imagesTr", "labelsTr", None), ("imagesTs", "labelsTs", "test")):
+            folder = self.tree.root / images
+            segmented = {nifti_stem(path) or "" for path in self.tree.below(labels)}
+            names = dict.fromkeys(segmented)
+            for path in self.tree.below(images):
+                stem = nifti_stem(path) or ""
+                base, _ = split_channel(stem)
+                is_channel = stem not in segmented and self.tree.find(folder, f"{base}_0000")
+                names[base if is_channel else stem] = None
+            for name in sorted(names):
+                image, index = self._image(folder, name, name)
+                label = self.tree.find(self.tree.root / labels, name)
+                expected = f"{name}_{self.channel:04d}.nii.gz in {images}/"
+                yield self._candidate(name, image, label, expected, index, part if label else None)
 
-def _cases_in_folders(root: Path) -> Iterator[Case]:
-    """The cases in imagesTr, imagesTs and labelsTr; the first channel (_0000) is the image."""
-    labels = {name: path for path in (root / "labelsTr").glob("*.nii*") if (name := nifti_stem(path))}
-    images = {}
-    for folder in ("imagesTr", "imagesTs"):
-        for path in (root / folder).glob("*.nii*"):
-            name, _, channel = (nifti_stem(path) or "").rpartition("_")
-            if name and channel == "0000":
-                images[name] = path
-    for name in sorted(labels.keys() | images.keys()):
-        yield make_case(name, images.get(name), labels.get(name), f"{name}_0000.nii.gz in imagesTr/")
+    def channels_of(self, candidates: Sequence[Candidate]) -> Iterator[Path]:
+        """The files of all channels of the cases whose channels are files of their own."""
+        yield from self.separate
+        for folder in {each.image.parent for each in candidates if each.image}:
+            names = {each.name for each in candidates if each.image and each.image.parent == folder}
+            for path in self.tree.folders.get(folder, []):
+                if split_channel(nifti_stem(path) or "")[0] in names and path not in self.separate:
+                    yield path
+
+    def _candidate(
+        self, name: str, image: Path | None, label: Path | None, expected: str, channel: int | None, part: str | None
+    ) -> Candidate:
+        return Candidate(name, image, label, expected, channel, modality=self.modality, part=part)
+
+    def _case_of(self, folder: Path, stem: str, label: str | None) -> str:
+        """The name of the case without the channel's number, if it has one."""
+        base, number = split_channel(stem)
+        if base == label:
+            return base
+        if stem == label and self.channels == 1:
+            return stem
+        every = all(self.tree.find(folder, f"{base}_{index:04d}") for index in range(self.channels))
+        return base if number < self.channels and every else stem
+
+    def _image(self, folder: Path, name: str, stem: str) -> tuple[Path | None, int | None]:
+        """The file of a case, and which of its channels, where it holds all."""
+        separate = f"{name}_{self.channel:04d}"
+        if path := self.tree.find(folder, separate) or self._at_stem(folder, separate):
+            return path, None
+        path = self.tree.find(folder, stem) or self._at_stem(folder, stem)
+        return path, self.channel if self.channels > 1 else None
+
+    def _at_stem(self, folder: Path, stem: str) -> Path | None:
+        """A file that the tree does not reach, as outside of the folder."""
+        return None if folder in self.tree.folders else self._at(folder / f"{stem}.nii.gz")
+
+    def _at(self, path: Path) -> Path | None:
+        """`path` if it is a file or a link to one that was not fetched, whatever the case of its suffix."""
+        if path.is_file() or path.is_symlink():
+            return path
+        return self.tree.find(path.parent, nifti_stem(path) or "")

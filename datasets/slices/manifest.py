@@ -46,7 +46,7 @@ class ManifestCase:
 
     source: of image and label the path relative to the raw folder, size in bytes and mtime in ns;
     split: train, val or test; tasks: by the task's name; label_geometry: "header" or "array" where the user chose
-    how the segmentation lies on the image.
+    how the segmentation lies on the image; patient: None where the case's name says whose it is.
     """
 
     shape: tuple[int, int, int]
@@ -59,6 +59,7 @@ class ManifestCase:
     tasks: dict[str, TaskSlices]
     notes: list[str]
     label_geometry: str | None = None
+    patient: str | None = None
 
     @property
     def written_slices(self) -> set[int]:
@@ -96,24 +97,32 @@ class ManifestCase:
             tasks=tasks,
             notes=content["notes"],
             label_geometry=content.get("label_geometry"),
+            patient=content.get("patient"),
         )
 
 
 @dataclass
 class Manifest:
-    """window: in HU, or None for percentiles; tasks: the label maps by the task's name."""
+    """window: in HU, or None for percentiles; tasks: the label maps by the task's name.
+
+    labels: of the source, empty in earlier manifests; channel: which one was cut of images with several.
+    """
 
     dataset: str
     window: tuple[float, float] | None
     seed: int
     tasks: dict[str, LabelMap] = field(default_factory=dict)
     cases: dict[str, ManifestCase] = field(default_factory=dict)
+    labels: tuple[int, ...] = ()
+    channel: int | None = None
 
     def save(self, folder: Path) -> None:
         content = {
             "dataset": self.dataset,
             "window": self.window,
             "seed": self.seed,
+            "labels": list(self.labels),
+            "channel": self.channel,
             "tasks": {name: label_map.to_dict() for name, label_map in self.tasks.items()},
             "cases": {name: self.cases[name].to_dict() for name in sorted(self.cases)},
         }
@@ -133,6 +142,8 @@ class Manifest:
                 seed=content["seed"],
                 tasks={name: LabelMap.from_dict(label_map) for name, label_map in content["tasks"].items()},
                 cases={name: ManifestCase.from_dict(case) for name, case in content["cases"].items()},
+                labels=tuple(content.get("labels", ())),
+                channel=content.get("channel"),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError):
             raise UserError(f"{folder / MANIFEST}: is damaged; delete the folder and run SliceMaker again") from None

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.labels import NO_MASK, LabelMap, resize_labels
-from datasets.raw import LAYOUTS, open_layout
+from datasets.raw import LAYOUTS, OWN_LABELS, open_layout
 from datasets.raw.intensities import level_counts
 from datasets.slices.manifest import MANIFEST, Manifest
-from datasets.splits import Split, load_split, split_root
+from datasets.splits import Split, load_split, patient_of, split_root
 from datasets.window import percentile_window, stored_window
 from utils.errors import UserError
 from utils.registry import match_name, normalise_name
@@ -154,6 +154,10 @@ class SliceFolder:
         """(z, y, x) in mm; None without a manifest."""
         return self.manifest.cases[case].spacing if self.manifest else None
 
+    def patient(self, case: str) -> str:
+        """Whose case it is, by the manifest or by its name."""
+        return (self.manifest.cases[case].patient if self.manifest else None) or patient_of(case)
+
     def window(self, case: str, window: tuple[float, float] | None = None) -> tuple[float, float]:
         """(low, high) in stored units, of `window` in HU; by default the data set's, or the case's percentiles."""
         entry = self.manifest.cases[case] if self.manifest else None
@@ -243,12 +247,18 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _label_map(folder: Path, dataset: str, task: str, manifest: Manifest | None) -> LabelMap:
-    """The manifest's, or else the data set's: slices hold all source labels, so any task can use them."""
+    """The manifest's, or else the data set's: slices hold all source labels, so any task can use them.
+
+    Not where the raw data says what the labels mean, for it is not here.
+    """
     if manifest is not None:
         for label_map in manifest.tasks.values():
             if normalise_name(label_map.name) == normalise_name(task):
                 return label_map
-        if dataset == "msd":
+        own = dataset in OWN_LABELS or (
+            manifest.labels and set(manifest.labels) != set(open_layout(dataset, folder).labels)
+        )
+        if own:
             command = _cut_command(folder, dataset, task)
             raise UserError(f"{folder}: was cut for {', '.join(manifest.tasks)}; cut it for {task} with: {command}")
     return open_layout(dataset, folder).label_map(task)

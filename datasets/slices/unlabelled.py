@@ -70,7 +70,7 @@ def unlabelled_slices(
 
 
 def held_out_cases(training: SliceFolder, test_folder: Path | None = None) -> set[str]:
-    """The validation and test cases of the data set that `training` is a part of.
+    """The validation and test cases of the data set that `training` is a part of, and their patients.
 
     Read from its cases.json, from splits.json, and from the slice files in the folder test/ next to it and in
     `test_folder`.
@@ -82,6 +82,7 @@ def held_out_cases(training: SliceFolder, test_folder: Path | None = None) -> se
     if (root / SPLITS).is_file():
         split = load_split(root / SPLITS)
         held_out |= {*split.val, *split.test}
+        held_out |= {split.patients[case] for case in (*split.val, *split.test) if case in split.patients}
     return held_out | _evaluation_cases(training)
 
 
@@ -114,13 +115,16 @@ def _usable_files(
         kinds = ("CT", "MR") if slices.dataset_window else ("MR", "CT")
         raise UserError(f"{place}: holds {kinds[0]}, but {training.folder} {kinds[1]}; give slices of the same kind")
     same_dataset = slices.dataset == training.dataset
-    own, others = _evaluation_cases(slices), {_patient(case) for case in held_out if same_dataset}
-    excluded = [case for case in slices.cases if case in own or _patient(case) in others]
+    own = _evaluation_cases(slices)
+    others = {patient for case in held_out for patient in _patients(training, case)} if same_dataset else set()
+    excluded = [case for case in slices.cases if case in own or not others.isdisjoint(_patients(slices, case))]
     if excluded:
         print(f"note: {place}: left out, as cases to validate or test on: {', '.join(excluded)}", file=sys.stderr)
     names = [name for case, names in slices.cases.items() if case not in excluded for name in names]
     return [(slices, name) for name in names if not (same_dataset and name in listed)]
 
 
-def _patient(case: str) -> str:
-    return patient_of(canonical_name(case))
+def _patients(slices: SliceFolder, case: str) -> set[str]:
+    """The patient by the case's name in any layout, and by the manifest."""
+    known = slices.manifest.cases if slices.manifest else {}
+    return {patient_of(canonical_name(case))} | ({slices.patient(case)} if case in known else set())

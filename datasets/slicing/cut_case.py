@@ -66,12 +66,16 @@ def choose_slices(target: Collection[int], order: NDArray[np.int64], options: Cu
     return TaskSlices(sorted(targets), listed, list(range(len(order))) if write_all else listed, options)
 
 
-def cut_case(job: CutJob) -> ManifestCase:
+def cut_case(job: CutJob) -> ManifestCase | UserError:
     """Read a case and write the slices that are not on disk; if a UserError stops it, those are removed again.
 
-    The slices of a case without segmentation have no `mask`, and none of them is a target slice.
+    The slices of a case without segmentation have no `mask`, and none of them is a target slice. A case that cannot be
+    used gives its error back, so that the other cases are looked at too; a disk that is full stops everything.
     """
-    volume = read_volume(job.case, job.labels, hounsfield=job.hounsfield, reading=job.reading)
+    try:
+        volume = read_volume(job.case, job.labels, hounsfield=job.hounsfield, reading=job.reading)
+    except UserError as error:
+        return error
     masks = [None] * len(volume.image) if volume.label is None else list(volume.label)
     low, high = percentiles(volume.level_counts, LOW_PERCENT, HIGH_PERCENT)
     total, height, width = volume.image.shape
@@ -87,6 +91,7 @@ def cut_case(job: CutJob) -> ManifestCase:
         tasks={},
         notes=volume.notes,
         label_geometry=volume.label_geometry,
+        patient=job.case.patient,
     )
     numbered = [(int(index), mask) for index, mask in zip(volume.slices, masks, strict=True)]
     not_empty = [(index, mask) for index, mask in numbered if mask is not None and mask.any()]

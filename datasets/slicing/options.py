@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datasets.splits import SplitOptions
-from utils.numbers import ClosedShare, PositiveInt, PositiveShare
+from utils.numbers import ClosedShare, Number, PositiveInt, PositiveShare
 from utils.options import option
 
 UNLABELLED_SHARE = 0.25
@@ -17,10 +17,19 @@ UNLABELLED_SHARE = 0.25
 class RawOptions:
     """raw cases"""
 
-    inpath: Path = option(MISSING, "folder of the raw cases")
+    inpath: Path = option(MISSING, "folder of the raw cases, or, of --dataset list, a CSV file")
     outpath: Path = option(MISSING, "folder for the slices")
-    dataset: str = option("kits", "layout of the raw cases: kits, lits, acdc, heart or msd")
+    dataset: str = option("kits", "layout of the raw cases: kits, lits, acdc, heart, msd or list")
     task: str = option("tumor", "organ, tumor, all, or a name of the data")
+    channel: str | None = option(
+        None, "of --dataset msd: which to read of images with several, by name or number (default: the first)"
+    )
+    labels: tuple[str, ...] = option(
+        (), "of --dataset list: what the labels mean, as in 1=organ 2=tumor", metavar="LABEL=NAME"
+    )
+    window: tuple[Number, Number] | None = option(
+        None, "of --dataset list: CT, shown in this window in HU (default: MR, by percentiles)", metavar=("LO", "HI")
+    )
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,7 @@ class SliceMakerOptions:
     )
     val_fraction: float | None = option(None, "share of the cases to validate on (default: as before, or 0.1)")
     resplit: bool = option(False, "draw a new split and move the slices accordingly")
+    keep_going: bool = option(False, "cut the other cases where some cannot be used; exit status 2 all the same")
     workers: PositiveInt | None = option(None, "processes (default: the number of cores)")
 
     @property

@@ -52,6 +52,7 @@ class OutputFolders:
         self.tasks = tasks
         for folder in self.folders:
             folder.manifest.window, folder.manifest.seed, folder.manifest.tasks = layout.window, seed, dict(tasks)
+            folder.manifest.labels, folder.manifest.channel = tuple(layout.labels), layout.channel
 
     def destination(self, case: str) -> OutputFolder:
         """The folder that the split assigns to a case."""
@@ -76,7 +77,7 @@ class OutputFolders:
             folder.remove_leftovers()
         for case in cases:
             self._move_or_remove(case)
-            self._choose_again(case.name)
+            self._choose_again(case)
         for folder in self.folders:
             folder.remove_lists()
         # Before any slice is written: a folder with slices and without a manifest is refused.
@@ -129,13 +130,13 @@ class OutputFolders:
         """Whether the segmentation was placed by another choice; a run without one keeps what is there."""
         return entry.label_geometry is not None and self.reading.label_geometry not in (None, entry.label_geometry)
 
-    def _choose_again(self, case: str) -> None:
+    def _choose_again(self, case: Case) -> None:
         """Update the manifest entry of a case, if it has one, to the split and the options of this run."""
-        entry = self.destination(case).manifest.cases.get(case)
+        entry = self.destination(case.name).manifest.cases.get(case.name)
         if entry is None:
             return
-        entry.split = self.split.part_of(case)
-        order = self._rng(case).permutation(entry.shape[0])
+        entry.split, entry.patient = self.split.part_of(case.name), case.patient
+        order = self._rng(case.name).permutation(entry.shape[0])
         for name, slices in entry.tasks.items():
             options = self.options if name == self.label_map.name else slices.options
             entry.tasks[name] = choose_slices(slices.target, order, options, entry.split)
@@ -168,8 +169,8 @@ class OutputFolders:
 
 
 def source_state(case: Case, inpath: Path) -> dict[str, Any]:
-    """What changes if a source file changes: path relative to `inpath`, size in bytes and mtime in ns."""
-    source = {}
+    """What changes if a source does: path relative to `inpath`, size in bytes and mtime in ns; the image's channel."""
+    source: dict[str, Any] = {"channel": case.channel} if case.channel else {}
     for name, path in (("image", case.image), ("label", case.label)):
         if path is not None:
             state = path.stat()

@@ -45,15 +45,17 @@ def make_slices(
     cut with the same options are left alone, so that an interrupted run can be continued. Cases without segmentation
     are cut on request, into OUT/unlabelled; `inpath` may then hold any NIfTI files. Training cases whose masks are not
     to be used go there too.
+
+    All cases that cannot be used are named in one UserError, and the lists to train on are not written; with
+    `options.keep_going` they are, and the summary holds the errors.
     """
     if (root := split_root(outpath)) != outpath:
         raise UserError(f"{outpath}: is a part of the split in {root / SPLITS}; give --outpath {root}")
-    cases = layout.find(inpath) if options.unlabelled is None else find_cases(inpath, layout.name)
+    cases = layout.find(inpath) if options.unlabelled is None else find_cases(inpath, layout.name, layout.channel)
     labelled = [case for case in cases if case.label is not None]
-    if not labelled and options.unlabelled is None:
-        raise UserError(
-            f"{inpath}: none of its {len(cases)} cases has a segmentation; add those, or cut without by --unlabelled"
-        )
+    if not labelled and (options.unlabelled is None or not cases):
+        found = "; ".join([f"{inpath}: none of its {len(cases)} cases has a segmentation", *cases.notes])
+        raise UserError(f"{found}; add those, or cut without by --unlabelled")
     summary = SliceMakerSummary()
     if labelled:
         summary = _cut_labelled(inpath, outpath, layout, label_map, labelled, options, reading)
@@ -66,8 +68,12 @@ def make_slices(
         summary.skipped = [case.name for case in cases if case.label is None and case.name not in there]
         masked = [case for case in masked if case.name not in summary.skipped]
     if options.unlabelled is not None or set_aside or any(case.name in there for case in labelled):
-        summary.unlabelled = _cut_unlabelled(inpath, folder, layout, masked, manifest, options, reading)
+        summary.unlabelled, unusable = _cut_unlabelled(inpath, folder, layout, masked, manifest, options, reading)
         summary.unlabelled.set_aside = len(set_aside)
+        summary.unusable += unusable
+    summary.inpath, summary.left_out = inpath, cases.notes
+    if not options.keep_going:
+        summary.refuse_unusable()
     return summary
 
 
@@ -82,22 +88,26 @@ def _cut_labelled(
 ) -> SliceMakerSummary:
     names = [case.name for case in cases]
     saved, split_options = saved_split(outpath / SPLITS, options.requested_split, options.resplit)
-    split = extend_split(saved, names, split_options)
+    split = split_of_cases(saved, cases, split_options)
     cut_options = CutOptions(options.slices, options.negatives)
     folders = OutputFolders(inpath, outpath, layout, label_map, cut_options, split, split_options.seed, reading)
     _refuse_missing_cases(folders, names)
     is_first_run = not (outpath / SPLITS).exists()
     save_split(outpath / SPLITS, split, split_options)
     folders.remove_cases(split.unlabelled)
-    cut, new = _cut(folders, [case for case in cases if case.name not in split.unlabelled], options.workers)
+    used = [case for case in cases if case.name not in split.unlabelled]
+    cut, new, unusable = _cut(folders, used, options.workers)
+    if unusable and not options.keep_going:
+        return SliceMakerSummary(split, unusable=unusable)
     if not folders.has_target():
         folders.remove_task()
         folders.finish()
         if is_first_run:
             (outpath / SPLITS).unlink()
-        raise UserError(f"{inpath}: no case has the target of task {label_map.name}; choose another --task")
+        errors = "".join(f"; {error}" for error in unusable)
+        raise UserError(f"{inpath}: no case has the target of task {label_map.name}; choose another --task{errors}")
     folders.finish()
-    summary = SliceMakerSummary(split, split_origin(saved, split, split_options), cut=cut, new=new)
+    summary = SliceMakerSummary(split, split_origin(saved, split, split_options), cut=cut, new=new, unusable=unusable)
     for name, entry in folders.entries():
         slices = entry.tasks[label_map.name]
         summary.slices += len(entry.written_slices)
@@ -105,6 +115,17 @@ def _cut_labelled(
         summary.without_target += [] if slices.target else [name]
         summary.notes[name] = entry.notes
     return summary
+
+
+def split_of_cases(saved: Split, cases: Sequence[Case], options: SplitOptions) -> Split:
+    """`extend_split` with what the data set says of patients and parts."""
+    return extend_split(
+        saved,
+        [case.name for case in cases],
+        options,
+        {case.name: case.patient for case in cases if case.patient},
+        {case.name: case.part for case in cases if case.part},
+    )
 
 
 def _cut_unlabelled(
@@ -115,8 +136,8 @@ def _cut_unlabelled(
     manifest: Manifest | None,
     options: SliceMakerOptions,
     reading: ReadingOptions,
-) -> UnlabelledSummary:
-    """Cut the cases without segmentation, as training cases that have no target slice.
+) -> tuple[UnlabelledSummary, list[str]]:
+    """Cut the cases without segmentation, as training cases that have no target slice; also the errors of others.
 
     manifest: of earlier runs; their share of slices is kept unless the options give one. Cases that they cut and that
     have a segmentation now are removed from the folder.
@@ -130,26 +151,35 @@ def _cut_unlabelled(
     folders = OutputFolders(inpath, outpath, layout, NO_MASK, cut_options, split, seed, reading)
     _refuse_missing_cases(folders, [case.name for case in cases])
     folders.remove_cases([case.name for case in cases if case.label is not None])
-    cut, new = _cut(folders, unlabelled, options.workers) if unlabelled else (0, 0)
-    folders.finish()
+    cut, new, unusable = _cut(folders, unlabelled, options.workers) if unlabelled else (0, 0, [])
+    if options.keep_going or not unusable:
+        folders.finish()
     entries = dict(folders.entries())
     notes = {name: entry.notes for name, entry in entries.items()}
     slices = sum(len(entry.written_slices) for entry in entries.values())
-    return UnlabelledSummary(outpath, len(unlabelled), cut, slices, new, notes)
+    return UnlabelledSummary(outpath, len(unlabelled) - len(unusable), cut, slices, new, notes), unusable
 
 
-def _cut(folders: OutputFolders, cases: Sequence[Case], workers: int | None) -> tuple[int, int]:
-    """Cut what is not on disk yet; the numbers of cases read and of slices written."""
+def _cut(folders: OutputFolders, cases: Sequence[Case], workers: int | None) -> tuple[int, int, list[str]]:
+    """Cut what is not on disk yet; the numbers of cases cut and of slices written, and the errors of the other cases.
+
+    The errors are in the order of the cases.
+    """
     folders.arrange(cases)
     jobs = folders.jobs(cases)
     new = 0
+    errors: dict[str, str] = {}
     results = run_in_processes(cut_case, jobs, workers or usable_cores())
     bar = progress(results, "cutting", total=len(jobs), unit="case")
     for job, entry in bar:
+        if isinstance(entry, UserError):
+            errors[job.case.name] = str(entry)
+            continue
         folders.add(job.case.name, entry)
         new += len(entry.written_slices - job.on_disk)
         bar.set_postfix_str(f"{new / max(bar.format_dict['elapsed'], 1e-3):.0f} slices/s", refresh=False)
-    return len(jobs), new
+    in_order = [errors[case.name] for case in cases if case.name in errors]
+    return len(jobs) - len(errors), new, in_order
 
 
 def _refuse_missing_cases(folders: OutputFolders, names: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from datasets.raw.notes import summarise_notes
 from datasets.splits import SPLITS, Split, SplitOptions
+from utils.errors import UserError
 
 
 @dataclass
@@ -39,6 +40,7 @@ class UnlabelledSummary:
 class SliceMakerSummary:
     """cut: cases read by this run; slices: on disk, for all tasks; new: written by this run; listed: to train on.
 
+    left_out: what of the input is in no case; unusable: the errors of the cases that could not be cut;
     origin: where the split comes from; without_target, skipped: names of cases, the latter of those without
     segmentation if they were not to be cut; notes: by the case's name.
     """
@@ -53,10 +55,21 @@ class SliceMakerSummary:
     without_target: list[str] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)
     unlabelled: UnlabelledSummary | None = None
+    left_out: list[str] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
+    inpath: Path = Path()
 
     def __str__(self) -> str:
         parts = [self._labelled_text()] if self.split.names else []
-        return "\n".join([*parts, str(self.unlabelled)] if self.unlabelled else parts)
+        parts += [str(self.unlabelled)] if self.unlabelled else []
+        return "\n".join([*parts, *self.left_out])
+
+    def refuse_unusable(self) -> None:
+        """UserError with the errors of all cases that could not be cut, if there are any."""
+        if len(self.unusable) == 1:
+            raise UserError(self.unusable[0])
+        if self.unusable:
+            raise UserError(f"{self.inpath}: {len(self.unusable)} cases cannot be used: {'; '.join(self.unusable)}")
 
     def _labelled_text(self) -> str:
         train, val, test = (len(names) for names in (self.split.train, self.split.val, self.split.test))

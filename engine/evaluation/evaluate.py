@@ -11,7 +11,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from datasets.labelled_cases import LabelledCase, cases_in_slices, raw_cases
-from datasets.raw import open_layout
+from datasets.raw import LIST, open_layout
+from datasets.raw.layout import Layout
 from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
 from datasets.slices.slice_folder import open_slices
 from datasets.splits import load_split
@@ -97,7 +98,7 @@ def cases_to_score(
         if not names:
             raise UserError(f"{options.splits}: has no {part} cases; choose another --part")
     if options.inpath:
-        layout = open_layout(dataset, options.inpath)
+        layout = _layout_to_score(segmenter, options, options.inpath, dataset)
         cases = raw_cases(layout, options.inpath, names or None, segmenter.window, reading)
     else:
         folder = "test" if part == "test" else "train"
@@ -105,6 +106,28 @@ def cases_to_score(
         names = names or list(slices.cases)
         cases = cases_in_slices(slices, names, segmenter.window)
     return progress(cases, "evaluating", total=len(names) or None, unit="case")
+
+
+def _layout_to_score(segmenter: Segmenter, options: EvaluationOptions, inpath: Path, dataset: str) -> Layout:
+    """The layout of raw cases; UserError for another window than the network's.
+
+    Labels of the task that the network was not taught are noted.
+    """
+    if options.window and options.window != segmenter.window:
+        raise UserError("--window: cases are scored in the window that the network was trained with; leave it out")
+    window = segmenter.window if normalise_name(dataset) == LIST else options.window
+    # In the network's channel, of images with several.
+    channel = str(segmenter.channel) if segmenter.channel is not None and normalise_name(dataset) == "msd" else None
+    layout = open_layout(dataset, inpath, options.labels, window, channel)
+    task = layout.tasks.get(segmenter.label_map.name)
+    here = {label for group in task.labels for label in group} if task else set()
+    if unknown := sorted(here - {label for group in segmenter.label_map.labels for label in group}):
+        print(
+            f"note: {inpath}: task {segmenter.label_map.name} holds label {unknown[0]} ({layout.labels[unknown[0]]}) "
+            "here, and did not where the network was trained: it is scored as background",
+            file=sys.stderr,
+        )
+    return layout
 
 
 def describe_evaluation(

@@ -6,6 +6,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Literal
 
+from engine.options import Window
 from utils.errors import UserError
 from utils.options import option
 
@@ -17,11 +18,19 @@ class EvaluationOptions:
     """evaluation: on which cases, and how"""
 
     outpath: Path = option(MISSING, "the JSON summary to write")
-    inpath: Path | None = option(None, "raw cases: whole volumes, distances in mm", exclusive="source")
+    inpath: Path | None = option(
+        None, "raw cases, or a CSV file of them: whole volumes, distances in mm", exclusive="source"
+    )
     test_data_path: Path | None = option(
         None, "slices that SliceMaker wrote, or the published archive", exclusive="source"
     )
     dataset: str | None = option(None, "layout of the raw cases (default: the checkpoint's)")
+    labels: tuple[str, ...] = option(
+        (), "of --dataset list: what the labels mean, as in 1=organ 2=tumor", metavar="LABEL=NAME"
+    )
+    window: Window | None = option(
+        None, "of --dataset list: only the one that the network was trained with", metavar=("LO", "HI")
+    )
     cases: tuple[str, ...] = option((), "only these cases", exclusive="cases")
     splits: Path | None = option(None, "a splits.json: only its test cases (see --part)", exclusive="cases")
     part: Literal["train", "val", "test"] | None = option(None, "of --splits (default: test)")

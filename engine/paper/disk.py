@@ -15,7 +15,8 @@ from datasets.raw.layout import Layout
 from datasets.raw.nifti import Orientation
 from datasets.slices.manifest import Manifest
 from datasets.slicing.options import SliceMakerOptions
-from datasets.splits import SPLITS, extend_split, saved_split
+from datasets.slicing.slicemaker import split_of_cases
+from datasets.splits import SPLITS, saved_split
 from utils.errors import UserError
 
 BYTES_PER_PIXEL = 3  # int16 of CT, uint8 of labels
@@ -45,7 +46,7 @@ def estimate_disk(
     """What SliceMaker will write to `outpath` with these options; the split is drawn as it will be, and not saved."""
     cases = [case for case in layout.find(inpath) if case.label is not None]
     saved, split_options = saved_split(outpath / SPLITS, options.requested_split, options.resplit)
-    split = extend_split(saved, [case.name for case in cases], split_options)
+    split = split_of_cases(saved, cases, split_options)
     waiting = [case for case in cases if case.name not in cut_cases(outpath, label_map.name)]
     slices = least = most = 0
     for case in waiting:

@@ -133,7 +133,8 @@ def new_segmenter(
     frame = Frame(Frame.size if run.data.size is None else run.data.size, run.data.crop)
     window = run.data.window or slices.dataset_window
     network.to(memory_format=torch.channels_last)
-    return Segmenter(network, run.model, slices.dataset, slices.label_map, frame, window), init
+    channel = slices.manifest.channel if slices.manifest else None
+    return Segmenter(network, run.model, slices.dataset, slices.label_map, frame, window, channel=channel), init
 
 
 def make_task(run: RunOptions, student: Segmenter, teacher: Segmenter | None) -> TrainingTask:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import ClassVar
+
 import pytest
 
-from datasets.splits import Split, SplitOptions, extend_split, split_cases
+from datasets.splits import Split, SplitOptions, extend_split, load_split, save_split, split_cases
 from utils.errors import UserError
 
 
@@ -44,6 +47,38 @@ class TestSplits:
         split = split_cases(names, 0, 0.3, 0.3)
         patients = [{name.partition("_")[0] for name in part} for part in (split.train, split.val, split.test)]
         assert sum(len(part) for part in patients) == 9
+
+
+class TestPatients:
+    """Whose case it is where the name does not say so."""
+
+    patients: ClassVar[dict[str, str]] = {f"{number:02d}": f"p{number // 2}" for number in range(20)}
+
+    def test_stay_together_also_when_cases_are_added(self) -> None:
+        names = list(self.patients)
+        first = split_cases(names[::2], 0, 0.3, 0.2, self.patients)
+        split = extend_split(first, names, SplitOptions(test_fraction=0.3, val_fraction=0.2), self.patients)
+        assert all(len(getattr(split, part)) == 2 * len(getattr(first, part)) for part in ("train", "val", "test"))
+        parts = split.parts_of_patients()
+        assert {split.part_of(name) for name in names if parts[self.patients[name]] == "test"} == {"test"}
+
+    def test_given_parts_are_kept_and_carry_their_patients(self) -> None:
+        options = SplitOptions(test_fraction=0.2, val_fraction=0.2)
+        split = extend_split(Split([], [], []), self.patients, options, self.patients, {"00": "test", "05": "val"})
+        assert {"00", "01"} <= set(split.test) and {"04", "05"} <= set(split.val)
+        assert (len(split.test), len(split.val)) == (4, 4)
+        with pytest.raises(UserError, match="case 00 is to be in train, and was in test before; add --resplit"):
+            extend_split(split, self.patients, options, self.patients, {"00": "train"})
+        with pytest.raises(UserError, match=r"patient p0 is in train \(case 00\) and in val \(case 01\)"):
+            extend_split(Split([], [], []), self.patients, options, self.patients, {"00": "train", "01": "val"})
+
+    def test_a_file_that_divides_a_patient(self, tmp_path: Path) -> None:
+        path = tmp_path / "splits.json"
+        save_split(path, Split(["a"], ["b"], [], [], {"a": "p", "b": "p"}), SplitOptions())
+        with pytest.raises(UserError, match=r"splits\.json: patient p is in train \(case a\) and in val \(case b\)"):
+            load_split(path)
+        save_split(path, Split(["a", "b"], [], [], [], {"a": "p", "b": "p"}), SplitOptions())
+        assert load_split(path).patients == {"a": "p", "b": "p"}
 
 
 class TestLabelled:

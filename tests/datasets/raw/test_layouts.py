@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from datasets.raw import LAYOUTS, open_layout
+from datasets.raw.layout import Layout
 from tests.contracts.layouts import IMAGE, LABEL, LayoutContract
 from tests.data import KITS, LITS, kits_case, save
 from utils.errors import UserError
@@ -151,6 +152,62 @@ class TestNnunet(LayoutContract):
         task = self.layout(tmp_path).label_map("all")
         assert task.classes == ("label_1", "core")
         assert task.regions == {"whole": (1, 2), "core": (2,)}
+
+
+class TestList(LayoutContract):
+    name = "list"
+    names = ("ct_1", "ct_2", "ct_9")
+    tasks = frozenset({"organ", "tumor", "all"})
+    window = (-50, 150)
+
+    def build(self, root: Path) -> None:
+        for name in self.names:
+            save(IMAGE, root / "images" / f"{name}.nii.gz", LITS)
+        for name in self.names[:2]:
+            save(LABEL, root / "masks" / f"of {name}.nii", LITS)
+        rows = [f"images/{name}.nii.gz,masks/of {name}.nii," for name in self.names[:2]]
+        (root / "cases.csv").write_text("\n".join(["image,label,patient", *rows, f"images/{self.names[2]}.nii.gz,,"]))
+
+    def layout(self, root: Path) -> Layout:
+        return open_layout("list", root, ("1=organ", "2=tumor"), self.window)
+
+    def test_a_file_or_its_folder(self, tmp_path: Path) -> None:
+        self.build(tmp_path)
+        find = self.layout(tmp_path).find
+        assert find(tmp_path / "cases.csv") == find(tmp_path)
+
+
+class TestKitsWithCysts(LayoutContract):
+    """KiTS21 tells by the names of its segmentations, KiTS23 only by their voxels."""
+
+    name = "kits"
+    names = ("00000", "00001", "00400")
+    tasks = frozenset({"organ", "tumor", "cyst", "all"})
+    window = (-200, 300)
+    segmentation = "aggregated_MAJ_seg"
+    cyst = 0
+
+    def build(self, root: Path) -> None:
+        other = LABEL.copy()
+        other[0, 0, 0] = self.cyst
+        for name, label in zip(self.names, (LABEL, other, None), strict=True):
+            save(IMAGE, root / f"case_{name}" / "imaging.nii.gz", KITS)
+            if label is not None:
+                save(label, root / f"case_{name}" / f"{self.segmentation}.nii.gz", KITS)
+
+    def test_the_cyst_is_a_part_of_the_organ(self, tmp_path: Path) -> None:
+        self.build(tmp_path)
+        layout = self.layout(tmp_path)
+        mask = np.arange(4, dtype=np.uint8)
+        expected = {"organ": [0, 1, 1, 1], "tumor": [0, 0, 1, 0], "cyst": [0, 0, 0, 1], "all": [0, 1, 2, 3]}
+        assert {name: task.encode(mask).tolist() for name, task in layout.tasks.items()} == expected
+        assert layout.label_map("all").regions == {"organ": (1, 2, 3), "tumor": (2,), "cyst": (3,)}
+        assert layout.labels[3] == "cyst"
+
+
+class TestKits23(TestKitsWithCysts):
+    segmentation = "segmentation"
+    cyst = 3
 
 
 def test_tasks_of_organ_and_tumor(tmp_path: Path) -> None:

@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from datasets.raw import open_layout
+from datasets.slices.slice_folder import SliceFolder
 from datasets.slicing.options import RawOptions, SliceMakerOptions
+from datasets.slicing.slicemaker import make_slices
 from datasets.slicing.summary import SliceMakerSummary
 from datasets.splits import load_split, split_cases
 from tests.data import ct_and_label, cut_slices, kits_case, save
@@ -159,16 +162,107 @@ class TestSecondRun:
         out = raw.parent / "out"
         with pytest.raises(UserError, match=r"case_00003/imaging\.nii\.gz: cannot be read"):
             make(raw)
-        assert "00003" not in on_disk(out) and len(on_disk(out)) == 3
+        assert "00003" not in on_disk(out) and len(on_disk(out)) == 4
         assert not list(out.glob("*.npy")) and not list(out.glob(".writing*"))
         bad.write_bytes(good)
-        assert make(raw).cut == 2
+        assert make(raw).cut == 1
 
     def test_a_missing_case_is_named(self, raw: Path) -> None:
         make(raw)
         shutil.rmtree(raw / "case_00002")
         with pytest.raises(UserError, match=r"lists case 00002.* bring it back or give another --outpath$"):
             make(raw)
+
+
+class TestUnusableCases:
+    """All of them are named in one pass."""
+
+    @pytest.fixture
+    def damaged(self, raw: Path) -> Path:
+        for number in (1, 3):
+            _, label = ct_and_label(seed=number)
+            save(label + 7, raw / f"case_{number:05d}" / "segmentation.nii.gz")
+        return raw
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_are_named_and_nothing_can_be_trained_on(self, damaged: Path, workers: int) -> None:
+        with pytest.raises(UserError, match=r"raw: 2 cases cannot be used: .*case_00001/.*; .*case_00003/"):
+            make(damaged, workers=workers)
+        assert not list((damaged.parent / "out").glob("*.npy"))
+
+    def test_keep_going_cuts_the_others(self, damaged: Path) -> None:
+        script, out = ROOT / "scripts" / "SliceMaker.py", damaged.parent / "out"
+        command = [sys.executable, script, "--inpath", damaged, "--outpath", out, "--keep_going"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and "cases: 5 " in done.stdout
+        (line,) = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.startswith("error: ")]
+        assert "case_00001" in line and "case_00003" in line
+        assert on_disk(out).keys() == {"00000", "00002", "00004"}
+        assert {name[:5] for name in np.load(out / "kits_tumor_slices.npy")} < on_disk(out).keys()
+        for number in (1, 3):
+            kits_case(damaged, number)
+        assert make(damaged).cut == 2
+
+    def test_unlabelled_ones_too(self, raw: Path) -> None:
+        for number in (1, 3):
+            (raw / f"case_{number:05d}" / "segmentation.nii.gz").unlink()
+            (raw / f"case_{number:05d}" / "imaging.nii.gz").write_bytes(b"no image")
+        with pytest.raises(UserError, match=r"2 cases cannot be used: .*case_00001.*case_00003"):
+            make(raw, unlabelled=0.5)
+        summary = make(raw, unlabelled=0.5, keep_going=True)
+        assert len(summary.unusable) == 2 and summary.listed > 0
+
+
+class TestFound:
+    """What the data set says of a case reaches the slices."""
+
+    def test_what_was_left_out_is_in_the_summary(self, raw: Path) -> None:
+        (raw / "case_00001" / "segmentation.nii.gz").unlink()
+        (raw / "case_00001" / "segmentation.nii.gz").symlink_to(raw / "absent")
+        (raw / "case_00009").mkdir()
+        text = str(make(raw))
+        assert "cases: 4 " in text and "skipped" not in text
+        assert "left out, segmentation not fetched" in text and "case_00001/segmentation.nii.gz" in text
+        assert "folders of cases without a file: 1: case_00009" in text
+
+    def test_nothing_but_segmentations_that_were_not_fetched(self, raw: Path) -> None:
+        for path in raw.rglob("segmentation.nii.gz"):
+            path.unlink()
+            path.symlink_to(raw / "absent")
+        with pytest.raises(
+            UserError, match="none of its 0 cases has a segmentation; left out, segmentation not fetched"
+        ):
+            make(raw)
+
+    def test_cysts(self, tmp_path: Path) -> None:
+        for number in range(3):
+            _, label = ct_and_label(seed=number)
+            label[3, 6:8, 5:7] = 3
+            save(label, kits_case(tmp_path / "raw", number) / "segmentation.nii.gz")
+        assert make(tmp_path / "raw", "cyst", negatives=0, val_fraction=0).listed == 3
+        with pytest.raises(UserError, match="was cut for cyst; cut it for organ with"):
+            SliceFolder.open(tmp_path / "out", "kits", "organ")
+        assert make(tmp_path / "raw", "organ", negatives=0, val_fraction=0).listed == 3 * 4
+
+    def test_a_list_with_patients_and_parts(self, raw: Path) -> None:
+        rows = ["image,label,patient,split"]
+        for number in range(5):
+            case = f"raw/case_{number:05d}"
+            part = {0: "test", 1: "val"}.get(number, "")
+            rows.append(f"{case}/imaging.nii.gz,{case}/segmentation.nii.gz,p{number % 3},{part}")
+        (raw.parent / "own.csv").write_text("\n".join(rows))
+        layout = open_layout("list", raw.parent, ("1=organ", "2=tumor"), (-100, 200))
+        options = SliceMakerOptions(workers=1, test_fraction=0.2, val_fraction=0.2)
+        out = raw.parent / "out"
+        summary = make_slices(raw.parent / "own.csv", out, layout, layout.label_map("tumor"), options)
+        split = summary.split
+        assert [len(names) for names in (split.train, split.val, split.test)] == [1, 2, 2]
+        assert {split.patient_of(name) for name in split.test} == {"p0"}
+        slices = SliceFolder.open(out, "list", "tumor")
+        assert slices.dataset_window == (-100, 200) and slices.patient(split.val[0]) == "p1"
+        with pytest.raises(UserError, match=r"was cut for tumor; cut it for organ with: .*--dataset list"):
+            SliceFolder.open(out, "list", "organ")
+        assert make_slices(raw.parent / "own.csv", out, layout, layout.label_map("tumor"), options).cut == 0
 
 
 class TestKeptSplit:
@@ -223,7 +317,7 @@ class TestKeptSplit:
         splits = raw.parent / "out" / "splits.json"
         splits.parent.mkdir()
         splits.write_text(json.dumps(own))
-        assert vars(make(raw).split) == {**own, "unlabelled": []}
+        assert vars(make(raw).split) == {**own, "unlabelled": [], "patients": {}}
         splits.write_text(json.dumps(own | {"val": ["case_00001"]}))
         with pytest.raises(UserError, match=r"lists case case_00001, .* or --resplit"):
             make(raw)
