@@ -191,4 +191,4 @@ def test_a_loss_that_is_not_finite_stops_with_advice_and_is_not_saved(
     trainer.interruption.requested = interrupted
     with pytest.raises(UserError, match=r"not finite after step \d of \d+; lower --lr"):
         trainer.fit()
-    assert not (tmp_path / "last.ckpt").exists()
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["progress"]["step"] == 0
