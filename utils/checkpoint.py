@@ -47,17 +47,21 @@ def read_tensors(path: Path) -> Any:
     UserError if it is damaged, or holds more than tensors and plain types.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        path.open("rb").close()
     except OSError as error:
-        reason = error.strerror or str(error)
+        raise UserError(f"{path}: cannot be read ({error.strerror}); allow it, or give another file") from None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception:
         if names := _objects_in(path):
             raise UserError(
                 f"{path}: is not a checkpoint that can be read: it holds Python objects ({shorten(names)}), which are "
                 f"never loaded, for they can run code; save its weights alone, or {ADVICE}"
             ) from None
-        reason = f"{path.stat().st_size} bytes that are damaged, cut short, or not of PyTorch"
-    raise UserError(f"{path}: is not a checkpoint that can be read ({reason}); {ADVICE}")
+        raise UserError(
+            f"{path}: is not a checkpoint that can be read ({path.stat().st_size} bytes that are damaged, cut short, or "
+            f"not of PyTorch); {ADVICE}"
+        ) from None
 
 
 def _objects_in(path: Path) -> list[str]:

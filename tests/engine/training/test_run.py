@@ -232,7 +232,7 @@ def test_a_job_that_always_asks_to_resume_starts_in_an_empty_folder_and_says_so(
     assert "run holds nothing to resume, so training starts at its first step" in capsys.readouterr().err
     trainer.fit()
     again = make_trainer(options(slices, tmp_path / "run", resume=True))
-    assert again.progress.step == 4 and capsys.readouterr().err == ""
+    assert again.progress.step == 4 and "nothing to resume" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("resume", [False, True])
