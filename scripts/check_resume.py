@@ -26,7 +26,7 @@ from utils.numbers import NonNegativeInt, PositiveInt
 from utils.options import Parser, option
 
 SUPERVISED = "supervised"
-STEPS_PER_KILL, SAVE_EVERY = 5, 2
+STEPS_PER_KILL, SAVE_EVERY = 4, 2
 SMALL = ("--size", 32, "--crop", 0, "--batch_size", 4, "--device", "cpu", "--workers", 0, "--amp", "off")
 
 

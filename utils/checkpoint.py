@@ -59,7 +59,7 @@ def read_tensors(path: Path) -> Any:
                 f"never loaded, for they can run code; save its weights alone, or {ADVICE}"
             ) from None
         raise UserError(
-            f"{path}: is not a checkpoint that can be read ({path.stat().st_size} bytes that are damaged, cut short, or "
+            f"{path}: is not a checkpoint that can be read ({path.stat().st_size} bytes, damaged, cut short, or "
             f"not of PyTorch); {ADVICE}"
         ) from None
 

@@ -77,7 +77,7 @@ def test_a_damaged_file_is_told_from_a_foreign_one(tmp_path: Path, part: float |
     path.write_bytes(b"<html>404</html>" if part is None else whole[: int(part * len(whole))])
     with pytest.raises(UserError) as refused:
         load_checkpoint(path)
-    assert f"({path.stat().st_size} bytes that are damaged, cut short, or not of PyTorch)" in str(refused.value)
+    assert f"({path.stat().st_size} bytes, damaged, cut short, or not of PyTorch)" in str(refused.value)
 
 
 @pytest.mark.parametrize("most", [100, 3000])
