@@ -38,7 +38,7 @@ def preload() -> None:
 
 
 class Process:
-    """A command that runs; largest_file: bytes, beyond which it finds the disk full."""
+    """A command that runs; log: what it prints; largest_file: bytes, beyond which it finds the disk full."""
 
     def __init__(self, log: Path, script: str, *words: object, largest_file: int | None = None) -> None:
         self.log, self.started = log, time.monotonic()
@@ -93,7 +93,8 @@ def _become(log: Path, line: str, argv: list[str], largest_file: int | None) -> 
     status = 1
     try:
         os.setsid()
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.environ["TQDM_DISABLE"] = "1"
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
         os.write(file, f"$ {line}\n".encode())
         os.dup2(file, 1)
         os.dup2(file, 2)
@@ -143,8 +144,8 @@ class Training:
         """
         before, size = self.step(), self.last.stat().st_size if self.last.exists() else 0
         if fault == "full disk":
-            # From a third of a checkpoint on nothing can be written, the log of TensorBoard sometimes included.
-            process = self.start(largest_file=self.draws.choice([100, 3000, max(5000, size // 3)]))
+            # Less than a checkpoint, sometimes less than TensorBoard's events, always more than what is printed.
+            process = self.start(largest_file=self.draws.choice([6000, max(6000, size // 3)]))
             process.wait()
         else:
             process = self.start()

@@ -49,7 +49,7 @@ def cut(raw: Path, out: Path, faults: list[str], draws: random.Random, pace: flo
     met = []
     for fault in faults:
         full = fault == "full disk"
-        process = Process(log, *words, *split, largest_file=draws.choice((50, 2000)) if full else None)
+        process = Process(log, *words, *split, largest_file=draws.choice((3000, 5000)) if full else None)
         moment = time.monotonic() + draws.uniform(0, pace)
         process.wait(until=lambda: not full and time.monotonic() > moment)  # noqa: B023
         process.kill(fault)

@@ -6,6 +6,7 @@ import errno
 import io
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -33,7 +34,8 @@ def run(main: Callable[[], None]) -> None:
 
 def fail(message: str) -> NoReturn:
     """One line on stderr, and exit status 2."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    with suppress(OSError):  # The disk that is full may be the one that output goes to.
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(2) from None
 
 
