@@ -12,10 +12,12 @@ from __future__ import annotations
 from engine.options import ALIASES, DataOptions, NetworkOptions, RunOptions, TrainingOptions
 from utils.errors import run
 from utils.options import Parser
+from utils.ranks import refuse_several_processes
 
 
 def main() -> None:
     chosen, data, training = Parser(__doc__, ALIASES).read(NetworkOptions, DataOptions, TrainingOptions)
+    refuse_several_processes()
 
     # PyTorch takes seconds to load, and --help should not wait for it.
     from engine.training.run import decide_data, make_trainer, train

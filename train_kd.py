@@ -28,6 +28,7 @@ from engine.options import (
 )
 from utils.errors import run
 from utils.options import Parser
+from utils.ranks import refuse_several_processes
 
 
 def main() -> None:
@@ -35,11 +36,13 @@ def main() -> None:
     parser.add_argument("--list_methods", action=ListMethods, help="print the methods with their options, and stop")
     groups = (StudentOptions, MethodOptions, DistillationOptions, DataOptions, TrainingOptions)
     chosen, method_options, distillation, data, training = parser.read(*groups, epochs=120)
+    refuse_several_processes()
 
     # PyTorch takes seconds to load, and --help should not wait for it.
     from engine.device import choose_device
     from engine.segmenter import load_segmenter
     from engine.training.run import decide_data, make_trainer, train
+    from engine.training.teacher_view import other_view_note
     from networks import network_name
 
     methods = method_options.specs()  # what the student learns from the teacher
@@ -53,6 +56,8 @@ def main() -> None:
         test_run(run_options, {"dataset": data.dataset, "task": data.task, "smodel": chosen.smodel and student})
         return
     trainer = make_trainer(run_options, teacher)
+    if note := other_view_note(decided, teacher):
+        print(note, file=sys.stderr)
     if checkpoint.get("metrics", {}).get("dice") == 0:
         print(
             f"note: {distillation.tckpt}: its validation Dice was 0, so it has little to teach; train it longer",

@@ -13,7 +13,7 @@ from typing import Literal
 from distillation.specs import MethodSpec
 from networks import file_label
 from utils.errors import UserError
-from utils.numbers import NonNegative, NonNegativeInt, Number, Positive, PositiveInt, Share
+from utils.numbers import Interval, NonNegative, NonNegativeInt, Number, Positive, PositiveInt, Share, StepsOrMinutes
 from utils.options import option
 
 KDSchedule = Literal["constant", "warmup", "decay"]
@@ -21,6 +21,7 @@ ALIASES = {"pretrained": "init"}
 """Earlier spellings of flags of training."""
 Window = tuple[Number, Number]
 """(low, high) in HU for CT, in the image's own units for MR."""
+SAVE_EVERY = Interval(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,17 @@ class TrainingOptions:
         identity=False,
     )
     patience: NonNegativeInt = option(0, "validations without a better one to stop after; 0: never")
-    resume: bool = option(False, "continue from last.ckpt", identity=False)
+    save_every: StepsOrMinutes = option(
+        SAVE_EVERY,
+        "steps, as in 500, or minutes, as in 10min, from one last.ckpt to the next; each validation writes one too",
+        identity=False,
+        metavar="N|Nmin",
+    )
+    resume: bool = option(
+        False,
+        "continue from last.ckpt, or start where there is none, as a job that may be restarted wants",
+        identity=False,
+    )
     init: str | None = option(
         None,
         "first weights: imagenet, a file of an encoder's, or a checkpoint, of which all blocks that fit are taken; to "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from datasets.frame import Frame
 from datasets.labels import LabelMap
@@ -22,8 +22,11 @@ from engine.options import PredictionOptions
 from networks import build
 from networks.contract import SegmentationNetwork
 from utils.batch import most_probable
-from utils.checkpoint import load_checkpoint
+from utils.checkpoint import ADVICE, load_checkpoint, shorten
 from utils.errors import UserError
+
+DESCRIPTION = ("model", "dataset", "task", "frame", "window", "cases", "config")
+"""What a checkpoint must say about its weights."""
 
 
 @dataclass
@@ -140,10 +143,13 @@ class Segmenter:
 
 def load_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, dict[str, Any]]:
     """The segmenter in a checkpoint, in eval mode on `device`, and the checkpoint's content."""
-    content = load_checkpoint(path, device)
+    content = load_checkpoint(path)
+    if missing := [key for key in DESCRIPTION if key not in content]:
+        raise UserError(
+            f"{path}: is not a checkpoint of this project: it holds weights, but no {', '.join(missing)} (its keys are "
+            f"{shorten(content)}); {ADVICE}, or these weights to --init of train.py"
+        )
     try:
-        if missing := {"cases", "config", "dataset"} - content.keys():
-            raise KeyError(f"no {', '.join(sorted(missing))}")
         label_map = LabelMap.from_dict(content["task"])
         frame = Frame.from_dict(content["frame"])
         window = None if content["window"] is None else (float(content["window"][0]), float(content["window"][1]))
@@ -152,13 +158,28 @@ def load_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, dict[st
         # Those of before the channel was recorded were trained on the first.
         channel = content.get("channel", 0 if content["dataset"] in ("msd", "heart") else None)
         network = build(content["model"], label_map.num_classes)
-        network.load_state_dict(content["weights"])
-    except (KeyError, TypeError, RuntimeError, AttributeError, ValueError, IndexError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: is not a checkpoint of this project ({reason}); train it again") from None
+    except UserError as error:
+        raise UserError(f"{path}: is not a checkpoint of this project: {error}") from None
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        reason = shorten([f"{type(error).__name__}: {error}"])
+        raise UserError(f"{path}: is not a checkpoint of this project ({reason}); {ADVICE}") from None
+    load_weights(network, content["weights"], f"{path}: its weights do not fit {content['model']}")
     network.to(device).to(memory_format=torch.channels_last).eval()
     segmenter = Segmenter(network, content["model"], content["dataset"], label_map, frame, window, offsets, channel)
     return segmenter, content
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], fault: str) -> None:
+    """Load a state dict; UserError, which begins with `fault` and names the keys, where it is another network's."""
+    own = network.state_dict()
+    keys = {
+        "lacking": [key for key in own if key not in weights],
+        "unknown": [key for key in weights if key not in own],
+        "of another shape": [key for key in own if key in weights and own[key].shape != weights[key].shape],
+    }
+    if wrong := [f"{len(names)} {kind} ({shorten(names)})" for kind, names in keys.items() if names]:
+        raise UserError(f"{fault}: {'; '.join(wrong)}; {ADVICE}")
+    network.load_state_dict(weights)
 
 
 def open_segmenter(options: PredictionOptions) -> tuple[Segmenter, dict[str, Any]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 import torchvision
 from torch import Tensor, nn
 
+from utils.checkpoint import find_weights, read_tensors
 from utils.errors import UserError
 
 
@@ -58,9 +58,9 @@ def _download(model: str) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file; UserError if there is none."""
-    state = read_file(path)
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    """The state dict in a file, also one level down or of a wrapped network; UserError if there is none."""
+    state = find_weights(read_file(path))
+    if state is None:
         raise UserError(f"{path}: holds no state dict; give a state dict of the encoder")
     return state
 
@@ -69,8 +69,4 @@ def read_file(path: Path) -> Any:
     """What PyTorch saved in a file, whatever that is; UserError if it cannot be read."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a state dict of the encoder, or a checkpoint")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read as PyTorch weights ({reason})") from None
+    return read_tensors(path)

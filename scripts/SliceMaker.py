@@ -30,6 +30,7 @@ from datasets.raw.options import ReadingOptions
 from datasets.slicing.options import RawOptions, SliceMakerOptions
 from utils.errors import run
 from utils.options import Parser
+from utils.ranks import refuse_several_processes
 
 ALIASES = {"in_path": "inpath", "out_path": "outpath", "process_num": "workers"}
 """The published spellings."""
@@ -37,6 +38,7 @@ ALIASES = {"in_path": "inpath", "out_path": "outpath", "process_num": "workers"}
 
 def main() -> None:
     raw, options, reading = Parser(__doc__, ALIASES).read(RawOptions, SliceMakerOptions, ReadingOptions)
+    refuse_several_processes()
 
     from datasets.raw import open_layout
     from datasets.slicing.slicemaker import make_slices

@@ -36,10 +36,12 @@ import _root  # noqa: F401
 
 from engine.benchmark.options import read_command
 from utils.errors import run
+from utils.ranks import refuse_several_processes
 
 
 def main() -> None:
     options, data, training = read_command(__doc__)
+    refuse_several_processes()
     # A line is printed when a run ends; progress bars of several at the same time would only mix.
     os.environ["TQDM_DISABLE"] = "1"
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -27,6 +27,7 @@ from engine.options import DataOptions, TrainingOptions
 from utils.errors import run
 from utils.numbers import NonNegative, NonNegativeInt, PositiveInt, PositiveShare
 from utils.options import Parser, add_options, option, read_options
+from utils.ranks import refuse_several_processes
 
 PUBLISHED: dict[str, Any] = {
     "train_teacher": "raunet",
@@ -92,6 +93,7 @@ def read_command() -> tuple[PaperOptions, DataOptions, TrainingOptions]:
 
 def main() -> None:
     options, data, training = read_command()
+    refuse_several_processes()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     # PyTorch takes seconds to load, and --help should not wait for it.

@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all."""
+"""Files that are written completely or not at all, and are still there after a power failure."""
 
 from __future__ import annotations
 
@@ -11,26 +11,57 @@ from typing import Any
 
 from utils.errors import UserError
 
+UNFINISHED = ".writing-"
+"""How the names of files begin that are being written, or were when their process was killed."""
+
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, last: bool = True) -> Iterator[Path]:
     """Yields a temporary path to write to; it replaces `path` if the block ends without an error.
 
-    The temporary name keeps all suffixes of `path`, from which nibabel and others infer the format. UserError if the
-    file cannot be written.
+    The temporary name keeps all suffixes of `path`, from which nibabel and others infer the format. At the end the
+    bytes are on the disk, and the new name too, unless other files follow in the folder and this is not the `last`.
+    UserError if the file cannot be written; an earlier one is then left as it was.
     """
-    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
-    try:
+    temporary = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
+    with writing(path):
         make_folder(path.parent)
         try:
             yield temporary
+            _sync(temporary)
             temporary.replace(path)
+            if last:
+                _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """UserError for what the system says while `path` is written: a full disk, a folder that is read only."""
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror or error}); make room or give another path"
         ) from None
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if path.is_dir() and os.name != "posix":
+        return  # Windows opens no folders.
+    number = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what killed processes were writing in a folder that is now used by this one alone."""
+    for path in folder.glob(f"{UNFINISHED}*"):
+        path.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated
 
 
@@ -48,8 +49,37 @@ def float_in(
     return parse
 
 
+@dataclass(frozen=True)
+class Interval:
+    """So many steps, or so many minutes; the other one is None."""
+
+    steps: int | None = None
+    minutes: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.minutes:g}min" if self.steps is None else str(self.steps)
+
+    def is_over(self, step: int, seconds: float) -> bool:
+        """After `step` steps in all, and so many seconds since the last time."""
+        if self.steps is not None:
+            return step % self.steps == 0
+        return self.minutes is not None and seconds >= 60 * self.minutes
+
+
+def interval(text: str) -> Interval:
+    """An argparse type: steps as in 500, or minutes as in 10min."""
+    number, minutes, rest = text.strip().partition("min")
+    try:
+        if minutes and not rest:
+            return Interval(minutes=float_in(above=0)(number))
+        return Interval(steps=int_from(1)(text))
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"must be steps, as in 500, or minutes, as in 10min, not {text}") from None
+
+
 PositiveInt = Annotated[int, int_from(1)]
 NonNegativeInt = Annotated[int, int_from(0)]
+StepsOrMinutes = Annotated[Interval, interval]
 Number = Annotated[float, float_in()]
 Positive = Annotated[float, float_in(above=0)]
 NonNegative = Annotated[float, float_in(0)]

@@ -47,9 +47,9 @@ class CutJob:
 
 
 def write_slice(path: Path, ct: NDArray[np.int16], mask: NDArray[np.uint8] | None) -> None:
-    """ct, mask: [H, W]. Uncompressed, because every epoch reads it again."""
+    """ct, mask: [H, W]. Uncompressed, because every epoch reads it again; cases.json is written after it."""
     arrays: dict[str, Any] = {"ct": ct} if mask is None else {"ct": ct, "mask": mask}
-    with atomic_write(path) as temporary:
+    with atomic_write(path, last=False) as temporary:
         np.savez(temporary, **arrays)
 
 

@@ -11,7 +11,7 @@ from datasets.raw.layout import Layout
 from datasets.slices.manifest import MANIFEST, Manifest
 from datasets.slices.slice_folder import case_of, list_file, slice_files, slice_name
 from utils.errors import UserError
-from utils.files import atomic_write, make_folder
+from utils.files import atomic_write, make_folder, remove_unfinished
 
 
 class OutputFolder:
@@ -57,8 +57,7 @@ class OutputFolder:
 
     def remove_leftovers(self) -> None:
         """Delete the unfinished files of an interrupted run."""
-        for path in self.folder.glob(".writing-*"):
-            path.unlink()
+        remove_unfinished(self.folder)
 
     def save_manifest(self) -> None:
         """Write cases.json, or delete it if there is no case."""

@@ -25,6 +25,7 @@ from engine.device import choose_device
 from engine.options import DataOptions, TrainingOptions
 from engine.segmenter import load_segmenter
 from engine.training.run import decide_data
+from engine.training.teacher_view import other_view_note
 from networks import network_name
 from utils.errors import UserError
 from utils.fingerprint import fingerprint, fingerprint_weights
@@ -67,6 +68,8 @@ def plan(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions
 
     teacher = load_segmenter(options.tckpt, torch.device("cpu"))[0] if options.tckpt else None
     data = decide_data(data, teacher)
+    if teacher is not None and (note := other_view_note(data, teacher)):
+        print(note, file=sys.stderr)
     slices = open_slices(data.train_data_path, str(data.dataset), str(data.task), "train")
     data = replace(data, task=slices.label_map.name)  # in the spelling of the data
     model = teacher.model if teacher else network_name(str(options.train_teacher))

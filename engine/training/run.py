@@ -25,7 +25,7 @@ from engine.segmenter import Segmenter
 from engine.training.coarse_map import coarse_map_note
 from engine.training.decision import decide_best
 from engine.training.initial_weights import build_initialised
-from engine.training.run_folder import RunFolder
+from engine.training.run_folder import RunFolder, has_begun
 from engine.training.schedule import Schedule
 from engine.training.term_recorder import TermRecorder
 from engine.training.trainer import Trainer
@@ -77,14 +77,12 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None) -> Trainer:
     """A trainer at its first step, or, with --resume, where the run was left; nothing is written yet.
 
     teacher: of the student that `run.distillation` is for, or for `--init teacher`, on the device of the run.
-    UserError if the folder holds a run that is not to be resumed, or none that could be.
+    UserError if the folder holds a run that is not to be resumed, or that was trained with other settings.
     """
     data, training = run.data, run.training
-    begun = (run.folder / "last.ckpt").exists()
-    if begun and not training.resume:
-        raise UserError(f"{run.folder}: holds a run already; add --resume, or give another --checkpoint_path")
+    begun = has_begun(run.folder, run.name, training.resume)
     if training.resume and not begun:
-        raise UserError(f"nothing to resume in {run.folder}; leave --resume out")
+        print(f"note: {run.folder} holds nothing to resume, so training starts at its first step", file=sys.stderr)
     device = choose_device(training.device)
     slices = open_slices(data.train_data_path, str(data.dataset), str(data.task), "train", data.splits)
     data = replace(data, task=slices.label_map.name)  # in the spelling of the data
@@ -114,8 +112,8 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None) -> Trainer:
     }
     cases = {"train": sorted({case_of(name)[0] for name in names}), "val": val_cases}
     folder = RunFolder(run.folder, replace(run, data=data).name, config, cases)
-    trainer = Trainer(task, segmenter, loader, validation, schedule, precision, folder)
-    if training.resume:
+    trainer = Trainer(task, segmenter, loader, validation, schedule, precision, folder, training.save_every)
+    if begun:
         trainer.resume()
     return trainer
 

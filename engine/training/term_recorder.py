@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from distillation.gradients import gradient_norms, stage_groups
 from utils.errors import UserError
-from utils.files import atomic_write, make_folder
+from utils.files import atomic_write, make_folder, writing
 
 TermRecord = dict[str, Any]
 
@@ -42,8 +43,10 @@ class TermRecorder:
             },
         }
         make_folder(self.path.parent)
-        with self.path.open("a", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(_line(record))
+            file.flush()
+            os.fsync(file.fileno())  # It may not lag behind last.ckpt, or a resumed run would lack lines.
 
     def _drop_from(self, step: int) -> None:
         """Drop the lines of an earlier run, or of steps that a resumed run takes again."""

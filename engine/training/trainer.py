@@ -14,22 +14,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from datasets.loader import TrainingLoader
 from distillation.task import TrainingTask
 from engine.device import Precision, environment
+from engine.options import SAVE_EVERY
 from engine.segmenter import Segmenter
+from engine.training.event_log import EventLog, event_log
 from engine.training.interruption import Interruption, stop_between_steps
 from engine.training.run_folder import RunFolder
 from engine.training.schedule import Schedule
 from engine.training.validation import Validation
 from utils.batch import Batch
+from utils.checkpoint import shorten
 from utils.errors import UserError
-from utils.files import make_folder
+from utils.numbers import Interval
 from utils.progress import print_line, progress
 
-SAVE_EVERY = 600.0  # seconds from one last.ckpt to the next, where validations are further apart
 FUSED_DEVICES = ("cpu", "cuda", "mps")
 """Where Adam updates all parameters in one pass."""
 
@@ -38,10 +39,11 @@ FUSED_DEVICES = ("cpu", "cuda", "mps")
 class Progress:
     """Where a run stands: what resuming needs besides weights, optimisers and random state.
 
-    step: how many are done; sums: of each term over the `summed` steps since the last validation; preparation: the
-    seconds before the first step.
+    prepared: whether what comes before the first step is done; step: how many are done; sums: of each term over the
+    `summed` steps since the last validation; preparation: the seconds before the first step.
     """
 
+    prepared: bool = False
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     summed: int = 0
@@ -82,10 +84,11 @@ class Trainer:
         schedule: Schedule,
         precision: Precision,
         folder: RunFolder,
+        save_every: Interval = SAVE_EVERY,
     ) -> None:
-        """segmenter: of the task's network."""
+        """segmenter: of the task's network; save_every: from one last.ckpt to the next, between validations."""
         self.task, self.segmenter, self.loader, self.validation = task, segmenter, loader, validation
-        self.schedule, self.precision, self.folder = schedule, precision, folder
+        self.schedule, self.precision, self.folder, self.save_every = schedule, precision, folder, save_every
         self.optimizers = make_optimizers(task, schedule.lr)
         self.progress = Progress()
         self.term_sums: dict[str, Tensor] = {}
@@ -95,11 +98,13 @@ class Trainer:
     def fit(self) -> Progress:
         """Train to the last step, or until validation has not improved for `patience` times."""
         state, schedule, device = self.progress, self.schedule, self.precision.device
-        make_folder(self.folder.path)
-        if state.step == 0:
+        self.folder.make()
+        if state.step == 0 and not state.prepared:
             self._prepare()
+            # From here on the folder is this run's, and no best.ckpt is ever without its last.ckpt.
+            self.save_last()
         self.task.train()
-        with SummaryWriter(str(self.folder.path / "log")) as events, stop_between_steps(self.interruption):
+        with event_log(self.folder.path / "log", state.step) as events, stop_between_steps(self.interruption):
             batches = self.loader.between(state.step, schedule.steps)
             bar = progress(batches, "training", total=schedule.steps, initial=state.step, unit="step")
             self.stopwatch.start_lap()
@@ -121,7 +126,8 @@ class Trainer:
                 validates = schedule.validates_after(state.step)
                 if validates:
                     self._validate(events)
-                if validates or self.interruption.requested or time.monotonic() - saved > SAVE_EVERY:
+                due = self.save_every.is_over(state.step, time.monotonic() - saved)
+                if validates or due or self.interruption.requested:
                     self.save_last()
                     saved = time.monotonic()
                 if validates:
@@ -149,8 +155,9 @@ class Trainer:
         started = time.monotonic()
         self.task.prepare(self.loader)
         self.progress.preparation = time.monotonic() - started
+        self.progress.prepared = True
 
-    def _validate(self, events: SummaryWriter) -> None:
+    def _validate(self, events: EventLog) -> None:
         """Score the network; log, print, and keep it if it is the best so far."""
         state = self.progress
         self._fetch_sums()
@@ -166,12 +173,12 @@ class Trainer:
             state.best, state.best_step = scores.dice, state.step
             self.folder.save_best(self._exported(), -(-state.step // self.loader.steps_per_epoch))
         self.folder.save_history(state.history)
-        for name, value in means.items():
-            events.add_scalar(f"train/{name}", value, state.step)
-        for name, value in scores.metrics.items():
-            events.add_scalar(f"validation/{name}", value, state.step)
-        events.add_scalar("lr", rate, state.step)
-        events.add_image("validation/contours", self.validation.picture(), state.step)
+        numbers = {
+            **{f"train/{name}": value for name, value in means.items()},
+            **{f"validation/{name}": value for name, value in scores.metrics.items()},
+            "lr": rate,
+        }
+        events.add(state.step, numbers, {"validation/contours": self.validation.picture()})
         print_line(
             f"step {state.step}/{self.schedule.steps}  loss {means['loss']:.4f}  Dice {scores.dice:.4f}  "
             f"best {state.best:.4f}, {speed:.1f} slices/s"
@@ -223,8 +230,17 @@ class Trainer:
 
     def resume(self) -> None:
         """Continue from last.ckpt; UserError if it is of a run with other settings."""
+        content = self.folder.load_last()
+        try:
+            self._take_over(content)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.folder.last}: cannot be resumed by this version of the code ({shorten([error])}); give another "
+                "--checkpoint_path"
+            ) from None
+
+    def _take_over(self, content: dict[str, Any]) -> None:
         device = self.precision.device
-        content = self.folder.load_last(device)
         self.task.load_extra_state(content["weights"], content["task_state"])
         for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
             optimizer.load_state_dict(state)

@@ -28,6 +28,7 @@ from tests.small import SmallNetwork, equal_states, write_bare_archive
 from tests.training import stop_after
 from utils.errors import UserError
 from utils.files import read_json
+from utils.numbers import interval
 
 
 def small(classes: int, pretrained: bool) -> SmallNetwork:
@@ -224,13 +225,45 @@ def test_the_best_network_decides_as_its_validation_cases_choose(
     assert torch.load(parts.folder / "last.ckpt", weights_only=True)["offsets"] == []
 
 
-def test_nothing_to_resume_is_the_first_and_only_word(
+def test_a_job_that_always_asks_to_resume_starts_in_an_empty_folder_and_says_so(
     slices: SliceFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "run"
-    with pytest.raises(UserError, match=f"^nothing to resume in {folder}; leave --resume out$"):
-        make_trainer(options(slices, folder, resume=True))
-    assert capsys.readouterr().out == "" and not folder.exists()
+    trainer = make_trainer(options(slices, tmp_path / "run", resume=True))
+    assert "run holds nothing to resume, so training starts at its first step" in capsys.readouterr().err
+    trainer.fit()
+    again = make_trainer(options(slices, tmp_path / "run", resume=True))
+    assert again.progress.step == 4 and "nothing to resume" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("name", ["best.ckpt", "checkpoint_kits_tumor_small_3.ckpt"])
+def test_another_run_s_network_is_not_overwritten(slices: SliceFolder, tmp_path: Path, name: str, resume: bool) -> None:
+    """Whatever became of its last.ckpt."""
+    (tmp_path / name).write_bytes(b"weeks of training")
+    with pytest.raises(UserError, match=f"{name}: would be overwritten, and there is no last.ckpt"):
+        make_trainer(options(slices, tmp_path, resume=resume))
+    assert (tmp_path / name).read_bytes() == b"weeks of training"
+    (tmp_path / name).rename(tmp_path / "checkpoint_kits_tumor_other_3.ckpt")
+    make_trainer(options(slices, tmp_path, resume=resume))
+
+
+def test_resuming_with_other_options_names_all_that_differ(slices: SliceFolder, tmp_path: Path) -> None:
+    make_trainer(options(slices, tmp_path)).fit()
+    with pytest.raises(
+        UserError, match=r"with batch_size = 4, not 2; with lr = 0\.001, not 0\.1; with steps = 4, not 6"
+    ):
+        make_trainer(options(slices, tmp_path, resume=True, batch_size=2, lr=0.1, steps=6, val_every=2))
+
+
+@pytest.mark.parametrize(("every", "steps"), [("1", [0, 1, 2, 3, 4]), ("3", [0, 2, 3, 4]), ("10min", [0, 2, 4])])
+def test_last_ckpt_is_written_as_often_as_asked(
+    slices: SliceFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: str, steps: list[int]
+) -> None:
+    """After validations, the second and the fourth step, in any case."""
+    saved: list[int] = []
+    monkeypatch.setattr(Trainer, "save_last", lambda trainer: saved.append(trainer.progress.step))
+    make_trainer(options(slices, tmp_path, save_every=interval(every))).fit()
+    assert saved == steps
 
 
 def test_data_options_come_from_the_teacher_unless_given(slices: SliceFolder) -> None:
