@@ -44,7 +44,8 @@ class ManifestCase:
     """shape: [Z, Y, X]; spacing: (z, y, x) in mm; percentiles: 0.5 and 99.5, in stored units.
 
     source: of image and label the path relative to the raw folder, size in bytes and mtime in ns;
-    split: train, val or test; tasks: by the task's name.
+    split: train, val or test; tasks: by the task's name; digests: of the written slices' contents, by their numbers
+    (`datasets.slices.digests`), of all that were cut since there are digests.
     """
 
     shape: tuple[int, int, int]
@@ -56,6 +57,7 @@ class ManifestCase:
     split: str
     tasks: dict[str, TaskSlices]
     notes: list[str]
+    digests: dict[int, str] = field(default_factory=dict)
 
     @property
     def written_slices(self) -> set[int]:
@@ -63,7 +65,8 @@ class ManifestCase:
         return {index for slices in self.tasks.values() for index in slices.written}
 
     def to_dict(self) -> dict[str, Any]:
-        content = asdict(self) | {"slices": self.shape[0]}
+        digests = " ".join(f"{index}:{self.digests[index]}" for index in sorted(self.digests))
+        content = asdict(self) | {"slices": self.shape[0], "digests": digests}
         for slices in content["tasks"].values():
             slices |= {name: to_ranges(slices[name]) for name in ("target", "listed", "written")}
         return content
@@ -82,6 +85,7 @@ class ManifestCase:
         z, y, x = content["shape"]
         low, high = content["percentiles"]
         dz, dy, dx = content["spacing"]
+        digests = (entry.split(":") for entry in content.get("digests", "").split())
         return ManifestCase(
             shape=(z, y, x),
             spacing=(dz, dy, dx),
@@ -92,6 +96,7 @@ class ManifestCase:
             split=content["split"],
             tasks=tasks,
             notes=content["notes"],
+            digests={int(index): digest for index, digest in digests},
         )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from datasets.labels import LabelMap
 from datasets.raw.layout import Case
 from datasets.raw.volume import read_volume
+from datasets.slices.digests import slice_digest
 from datasets.slices.manifest import CutOptions, ManifestCase, TaskSlices
 from datasets.slices.slice_folder import slice_name
 from datasets.window import HIGH_PERCENT, LOW_PERCENT, percentiles
@@ -69,6 +70,8 @@ def choose_slices(target: Collection[int], order: NDArray[np.int64], options: Cu
 def cut_case(job: CutJob) -> ManifestCase:
     """Read a case and write the slices that are not on disk; if a UserError stops it, those are removed again.
 
+    Only those that are written now have a digest in the entry.
+
     The slices of a case without segmentation have no `mask`, and none of them is a target slice.
     """
     volume = read_volume(job.case, job.labels)
@@ -99,6 +102,7 @@ def cut_case(job: CutJob) -> ManifestCase:
             if int(index) in missing:
                 paths.append(job.folder / slice_name(job.case.name, int(index)))
                 write_slice(paths[-1], ct, mask)
+                entry.digests[int(index)] = slice_digest(paths[-1])
     except UserError:
         for path in paths:
             path.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import torch
 from datasets.frame import Frame
 from datasets.loader import SliceDataset, TrainingLoader
 from datasets.raw import LAYOUTS
+from datasets.slices.digests import CONTENTS, contents_fingerprint, files_of
 from datasets.slices.slice_folder import SliceFolder, case_of, open_slices
 from datasets.slices.training_split import cases_for_training
 from datasets.slices.unlabelled import UnlabelledSlices, held_out_cases, unlabelled_slices
@@ -105,6 +106,9 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None) -> Trainer:
     config = {
         "model": run.model,
         "slices": fingerprint([*names, "", *val_cases]),
+        CONTENTS: contents_fingerprint(
+            [*files_of(slices, names, val_cases), *(unlabelled.files if unlabelled else ())]
+        ),
         **identity(data),
         "window": None if segmenter.window is None else list(segmenter.window),
         **identity(training),
@@ -188,7 +192,7 @@ def announce(trainer: Trainer) -> None:
         "slices from": str(slices.folder),
     }
     in_force = {"amp": trainer.precision.name, "device": trainer.precision.device}
-    digests = ("slices", "unlabelled", "teacher")
+    digests = ("slices", CONTENTS, "unlabelled", "teacher")
     lines = {
         f"fingerprint of {key}" if key in digests and value else key: value
         for key, value in {**trainer.folder.config, **in_force, **about}.items()

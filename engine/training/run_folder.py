@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from datasets.slices.digests import as_recorded
 from utils.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.files import write_json
@@ -61,7 +62,7 @@ class RunFolder:
             raise UserError(f"{self.last}: cannot be resumed, it holds no optimiser; {advice}")
         if content.get("format") != FORMAT:
             raise UserError(f"{self.last}: was written by an earlier version, which trained differently; {advice}")
-        before = content["config"]
+        before = as_recorded(content["config"], self.config)
         for key in {**before, **self.config}:
             if before.get(key) != self.config.get(key):
                 raise UserError(

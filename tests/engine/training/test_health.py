@@ -104,7 +104,7 @@ def test_running_statistics_that_overflow_stop_too(slices: SliceFolder, tmp_path
     norm = next(m for m in trainer.segmenter.network.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
     def overflow(*_: object) -> None:
-        norm.running_var.fill_(torch.inf)
+        norm.running_var.data.fill_(torch.inf)  # not seen by autograd
 
     at_step(trainer, 2, lambda batch: norm.register_forward_hook(overflow))
     with pytest.raises(UserError, match="running statistics not finite"):
