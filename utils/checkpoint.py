@@ -16,8 +16,9 @@ FORMAT = 3
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write `content` so that `torch.load(weights_only=True)` reads it back."""
-    with atomic_write(path) as temporary:
-        torch.save({"format": FORMAT, **content}, temporary)
+    # PyTorch writes a path's own name into the file, and a temporary one differs from launch to launch.
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        torch.save({"format": FORMAT, **content}, file)
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:

@@ -18,7 +18,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from datasets.loader import TrainingLoader
 from distillation.task import TrainingTask
-from engine.device import Precision, environment
+from engine.device import Precision
+from engine.provenance import provenance
 from engine.segmenter import Segmenter
 from engine.training.health import Health, NotFinite
 from engine.training.interruption import Interruption, stop_between_steps
@@ -220,7 +221,7 @@ class Trainer:
         return {
             **self.segmenter.description(),
             "weights": self.segmenter.network.state_dict(),
-            "environment": environment(self.precision.device),
+            **provenance(self.precision.device),
             "step": self.progress.step,
             "metrics": {"dice": last["score"], **last["validation"]} if last else {},
         }
