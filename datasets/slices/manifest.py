@@ -127,6 +127,10 @@ class Manifest:
             return None
         content = read_json(folder / MANIFEST)
         try:
+            for name in (*content["tasks"], *content["cases"]):
+                # They become the names of files.
+                if name in ("", ".", "..") or "/" in name or "\\" in name:
+                    raise ValueError(name)
             return Manifest(
                 dataset=content["dataset"],
                 window=tuple(content["window"]) if content["window"] else None,
