@@ -1,9 +1,9 @@
-# make install | demo | test | lint.  VENV=dir chooses the virtual environment, SHORT=1 the short demo.
+# make install | demo | test | lint | audit.  VENV=dir chooses the virtual environment, SHORT=1 the short demo.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: install demo test lint
+.PHONY: install demo test lint audit
 
 install: $(VENV)/installed
 
@@ -24,3 +24,7 @@ lint: install
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
+
+# Known vulnerabilities of the pinned packages; it asks a service on the internet, so it is no part of lint.
+audit: install
+	$(RUN) -m pip_audit --requirement requirements.txt

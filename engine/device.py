@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 
 import torch
@@ -34,6 +36,30 @@ def choose_workers(asked: int | None) -> int:
         return asked
     cores = usable_cores()
     return 0 if cores <= 2 else min(8, cores)
+
+
+def be_deterministic(device: torch.device) -> None:
+    """From now on the same numbers at every launch on a GPU, as a CPU gives them anyway; before its first product.
+
+    https://docs.pytorch.org/docs/stable/notes/randomness.html
+    """
+    if device.type == "cpu":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+@contextmanager
+def says_what_is_random() -> Iterator[None]:
+    """UserError for an operation of which PyTorch has no deterministic form, where `be_deterministic` asks for one."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        reason = str(error).split(". ")[0].split(", but you set")[0]
+        raise UserError(f"--deterministic: {reason}; leave it out, or train on a CPU") from None
 
 
 class Precision:

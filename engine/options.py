@@ -112,6 +112,9 @@ class TrainingOptions:
         None, "processes that load slices (default: by the number of cores)", identity=False
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps", identity=False)
+    deterministic: bool = option(
+        False, "the same weights at every launch on a GPU too, more slowly; a CPU always gives them", identity=False
+    )
 
 
 @dataclass(frozen=True)

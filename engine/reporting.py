@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,12 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 def markdown_line(cells: Iterable[str]) -> str:
     """A line of a Markdown table."""
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(markdown_text(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def markdown_text(text: str) -> str:
+    """Text on one line in which nothing begins an HTML tag, which Markdown would take over as it is."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(text.splitlines()))
 
 
 def format_number(value: float | None, form: str) -> str:

@@ -243,7 +243,7 @@ def full_name(name: str) -> str:
         normalise_name(exact): exact
         for exact in (*smp.encoders.get_encoder_names(), *map("tu-{}".format, timm.list_models()))
     }
-    if normalise_name(encoder) not in encoders:
+    if normalise_name(encoder) not in encoders or "/" in tag:
         matches = difflib.get_close_matches(normalise_name(encoder), encoders, n=6, cutoff=0)
         near = [encoders[match] for match in matches]
         raise UserError(

@@ -136,13 +136,16 @@ def compare(reference: Path, folder: Path, every: bool) -> tuple[int, int]:
     import numpy as np
 
     names = {path.name for path in folder.glob("*.npz")}
-    listed = set(np.load(next(reference.glob("*_slices.npy"))).tolist())
+    listed = set(np.load(next(reference.glob("*_slices.npy")), allow_pickle=False).tolist())
     expected = {path.name for path in reference.glob("*.npz")} if every else listed
     if names != expected:
         raise UserError(f"{folder}: slices differ: {', '.join(sorted(names ^ expected)[:3])}")
     resized = 0
     for name in sorted(names):
-        with np.load(reference / name) as expected_slice, np.load(folder / name) as slice_file:
+        with (
+            np.load(reference / name, allow_pickle=False) as expected_slice,
+            np.load(folder / name, allow_pickle=False) as slice_file,
+        ):
             if expected_slice["ct"].shape != slice_file["ct"].shape:
                 resized += 1
             elif not all(np.array_equal(expected_slice[key], slice_file[key]) for key in ("ct", "mask")):

@@ -25,6 +25,7 @@ ADVICE = "give a checkpoint that train.py or train_kd.py wrote"
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write `content` so that `torch.load(weights_only=True)` reads it back; UserError if that is not possible."""
+    # PyTorch writes a path's own name into the file, and a temporary one differs from launch to launch.
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         try:
             torch.save({"format": FORMAT, **content}, file)

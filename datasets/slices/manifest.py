@@ -46,7 +46,8 @@ class ManifestCase:
 
     source: of image and label the path relative to the raw folder, size in bytes and mtime in ns;
     split: train, val or test; tasks: by the task's name; label_geometry: "header" or "array" where the user chose
-    how the segmentation lies on the image; patient: None where the case's name says whose it is.
+    how the segmentation lies on the image; patient: None where the case's name says whose it is; digests: of the
+    written slices' contents, by their numbers (`datasets.slices.digests`), of all cut since there are digests.
     """
 
     shape: tuple[int, int, int]
@@ -60,6 +61,7 @@ class ManifestCase:
     notes: list[str]
     label_geometry: str | None = None
     patient: str | None = None
+    digests: dict[int, str] = field(default_factory=dict)
 
     @property
     def written_slices(self) -> set[int]:
@@ -67,7 +69,8 @@ class ManifestCase:
         return {index for slices in self.tasks.values() for index in slices.written}
 
     def to_dict(self) -> dict[str, Any]:
-        content = asdict(self) | {"slices": self.shape[0]}
+        digests = " ".join(f"{index}:{self.digests[index]}" for index in sorted(self.digests))
+        content = asdict(self) | {"slices": self.shape[0], "digests": digests}
         for slices in content["tasks"].values():
             slices |= {name: to_ranges(slices[name]) for name in ("target", "listed", "written")}
         return content
@@ -86,6 +89,7 @@ class ManifestCase:
         z, y, x = content["shape"]
         low, high = content["percentiles"]
         dz, dy, dx = content["spacing"]
+        digests = (entry.split(":") for entry in content.get("digests", "").split())
         return ManifestCase(
             shape=(z, y, x),
             spacing=(dz, dy, dx),
@@ -98,6 +102,7 @@ class ManifestCase:
             notes=content["notes"],
             label_geometry=content.get("label_geometry"),
             patient=content.get("patient"),
+            digests={int(index): digest for index, digest in digests},
         )
 
 
@@ -135,6 +140,10 @@ class Manifest:
             return None
         content = read_json(folder / MANIFEST)
         try:
+            for name in (*content["tasks"], *content["cases"]):
+                # They become the names of files.
+                if name in ("", ".", "..") or "/" in name or "\\" in name:
+                    raise ValueError(name)
             window = content["window"] and [float(end) for end in content["window"]]
             return Manifest(
                 dataset=content["dataset"],

@@ -188,10 +188,7 @@ class SliceFolder:
         path = self.folder / name
         try:
             with np.load(path, allow_pickle=False) as content:
-                found = [content[array] for array in arrays]
-            if any(np.ndim(array) != 2 or array.dtype.kind not in "iufb" or not array.size for array in found):
-                raise ValueError("its arrays are no planes of numbers")
-            return found
+                return [_checked(content[array], array) for array in arrays]
         except FileNotFoundError:
             raise UserError(f"{path}: is missing; cut the slices again") from None
         except Exception as error:  # NumPy and zipfile let many kinds out where a file is damaged.
@@ -220,6 +217,15 @@ class SliceFolder:
                 "resized with nearest neighbour",
                 file=sys.stderr,
             )
+
+
+def _checked(array: NDArray[Any], name: str) -> NDArray[Any]:
+    """The array; ValueError unless it is a picture of finite numbers."""
+    if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} has shape {array.shape} and type {array.dtype}, not [H, W] of numbers")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{name} has {np.count_nonzero(~np.isfinite(array))} values that are not finite")
+    return array
 
 
 def _to_int16(ct: NDArray[Any]) -> NDArray[np.int16]:

@@ -18,6 +18,7 @@ from datasets.raw.intensities import percentiles
 from datasets.raw.layout import Case
 from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
 from datasets.raw.volume import read_volume
+from datasets.slices.digests import slice_digest
 from datasets.slices.manifest import CutOptions, ManifestCase, TaskSlices
 from datasets.slices.slice_folder import slice_name
 from datasets.window import HIGH_PERCENT, LOW_PERCENT
@@ -69,8 +70,9 @@ def choose_slices(target: Collection[int], order: NDArray[np.int64], options: Cu
 def cut_case(job: CutJob) -> ManifestCase | UserError:
     """Read a case and write the slices that are not on disk; if a UserError stops it, those are removed again.
 
-    The slices of a case without segmentation have no `mask`, and none of them is a target slice. A case that cannot be
-    used gives its error back, so that the other cases are looked at too; a disk that is full stops everything.
+    Only those that are written now have a digest in the entry. The slices of a case without segmentation have no
+    `mask`, and none of them is a target slice. A case that cannot be used gives its error back, so that the other cases
+    are looked at too; a disk that is full stops everything.
     """
     try:
         volume = read_volume(job.case, job.labels, hounsfield=job.hounsfield, reading=job.reading)
@@ -105,6 +107,7 @@ def cut_case(job: CutJob) -> ManifestCase | UserError:
             if int(index) in missing:
                 paths.append(job.folder / slice_name(job.case.name, int(index)))
                 write_slice(paths[-1], ct, mask)
+                entry.digests[int(index)] = slice_digest(paths[-1])
     except UserError:
         for path in paths:
             path.unlink(missing_ok=True)

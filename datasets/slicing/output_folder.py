@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.raw.layout import Layout
+from datasets.slices.digests import slice_digest
 from datasets.slices.manifest import MANIFEST, Manifest
 from datasets.slices.slice_folder import case_of, list_file, slice_files, slice_name
 from utils.errors import UserError
@@ -54,6 +55,14 @@ class OutputFolder:
         for case in sorted(self.slices):
             entry = self.manifest.cases.get(case)
             self.remove_slices(case, self.on_disk(case) - (entry.written_slices if entry else set()))
+
+    def complete_digests(self) -> None:
+        """Drop the digests of slices that are gone, and add those that an earlier version did not write."""
+        for case, entry in self.manifest.cases.items():
+            for index in entry.digests.keys() - entry.written_slices:
+                del entry.digests[index]
+            for index in entry.written_slices - entry.digests.keys():
+                entry.digests[index] = slice_digest(self.folder / slice_name(case, index))
 
     def remove_leftovers(self) -> None:
         """Delete the unfinished files of an interrupted run."""

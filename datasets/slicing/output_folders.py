@@ -91,6 +91,8 @@ class OutputFolders:
     def add(self, case: str, entry: ManifestCase) -> None:
         """Register a case that was cut; cases.json is saved each time, so that an interrupted run can be continued."""
         folder = self.destination(case)
+        if before := folder.manifest.cases.get(case):
+            entry.digests = before.digests | entry.digests
         folder.manifest.cases[case] = entry
         folder.on_disk(case).update(entry.written_slices)
         folder.save_manifest()
@@ -113,6 +115,7 @@ class OutputFolders:
         """Delete unused slices, save the manifests and write the lists."""
         for folder in self.folders:
             folder.remove_unused_slices()
+            folder.complete_digests()
             folder.save_manifest()
             folder.write_lists()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from datasets.slices.digests import CONTENTS, SCORED_CONTENTS
 from engine.benchmark.costs import lengths_of, measure, read_costs
 from engine.benchmark.options import BenchmarkOptions
 from engine.benchmark.prepare import prepare
@@ -12,7 +13,9 @@ from engine.benchmark.report import write_report
 from engine.benchmark.runs import Fold, Run, is_complete, plan_runs
 from engine.benchmark.teachers import score_teacher
 from engine.benchmark.train_and_score import train_and_score_all
+from engine.device import choose_device
 from engine.options import DataOptions, TrainingOptions
+from engine.provenance import write_run_file
 from utils.errors import UserError
 
 
@@ -47,6 +50,8 @@ def carry_out(options: BenchmarkOptions, data: DataOptions, training: TrainingOp
     runs = plan_runs(folds, students, rows, sorted(set(options.seeds)), lengths)
     waiting = [each for each in runs if not is_complete(each, anywhere=options.report)]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before: {options.outpath}", flush=True)
+    if not options.report:
+        write_run_file(options.outpath, choose_device(training.device), digests_of(folds))
 
     teachers = [score_teacher(fold) for fold in folds]
     failures = [] if options.report else train_and_score_all(waiting, options.jobs)
@@ -54,3 +59,9 @@ def carry_out(options: BenchmarkOptions, data: DataOptions, training: TrainingOp
     if outcome.any_finished:
         write_report(folds, runs, costs, teachers, against)
     return outcome
+
+
+def digests_of(folds: Sequence[Fold]) -> dict[str, str | None]:
+    """Those of the slices, cases and teachers of all folds, each under the fold's label and its own name."""
+    keys = ("slices", CONTENTS, "cases", SCORED_CONTENTS, "teacher")
+    return {f"{fold.label}{key}": fold.identity.get(key) for fold in folds for key in keys}

@@ -23,7 +23,7 @@ LONGER_OF_PRESET = {"cpu": 2.0}
 OF_THE_TEACHER = ("dataset", "task", "size", "crop", "window")
 """Options of data that a given teacher has decided."""
 OF_DATA = ("train_data_path", "test_data_path", "augment", "mixup", "val_fraction", *OF_THE_TEACHER)
-OF_TRAINING = ("steps", "epochs", "val_every", "batch_size", "lr", "amp", "init", "workers", "device")
+OF_TRAINING = ("steps", "epochs", "val_every", "batch_size", "lr", "amp", "init", "workers", "device", "deterministic")
 ALIASES = {"teacher": "tckpt", "students": "smodel", **TRAINING_ALIASES}
 
 

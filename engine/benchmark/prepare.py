@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from datasets.slices.digests import CONTENTS, SCORED_CONTENTS, contents_fingerprint, files_of
 from datasets.slices.slice_folder import SliceFolder, case_of, open_slices
 from datasets.slices.training_split import train_val_split
 from datasets.slices.unlabelled import held_out_cases, unlabelled_slices
@@ -120,7 +121,7 @@ def make_fold(
 ) -> Fold:
     """A fold as it is before its teacher; model: the teacher's."""
     slices = open_slices(data.train_data_path, str(data.dataset), str(data.task), "train", data.splits)
-    scored = scored_case_names(slices, data, options.validation_only)
+    scoring, scored = find_scored_cases(slices, data, options.validation_only)
     refuse_seen_cases(training.init, scored)
     identity = {
         "model": model,
@@ -132,6 +133,8 @@ def make_fold(
         "crop": data.crop,
         "slices": fingerprint([*slices.train, "", *slices.val_cases]),
         "cases": fingerprint(scored),
+        CONTENTS: contents_fingerprint(files_of(slices, slices.train, slices.val_cases)),
+        SCORED_CONTENTS: contents_fingerprint(files_of(scoring, (), scored)),
     }
     return Fold(
         number,
@@ -150,14 +153,14 @@ def make_fold(
     )
 
 
-def scored_case_names(slices: SliceFolder, data: DataOptions, validation_only: bool) -> list[str]:
-    """The cases that score the students; UserError where that would not be honest. slices: to train on."""
+def find_scored_cases(slices: SliceFolder, data: DataOptions, validation_only: bool) -> tuple[SliceFolder, list[str]]:
+    """The cases that score the students, and where; UserError where that would not be honest. slices: to train on."""
     if validation_only:
         if not slices.val_cases:
             raise UserError(f"{slices.folder}: has no validation cases set apart; cut the slices with --val_fraction")
-        return slices.val_cases
+        return slices, slices.val_cases
     if slices.split is not None:
-        return slices.test_cases
+        return slices, slices.test_cases
     test = open_slices(data.test_data_path or data.train_data_path, slices.dataset, slices.label_map.name, "test")
     learnt = {*slices.val_cases, *(case_of(name)[0] for name in slices.train)}
     if seen := sorted(learnt & set(test.cases)):
@@ -165,7 +168,7 @@ def scored_case_names(slices: SliceFolder, data: DataOptions, validation_only: b
             f"{test.folder}: {len(seen)} of its {len(test.cases)} cases train or choose the students ({seen[0]}, ...); "
             "cut the slices with --test_fraction, give --test_data_path, or cross-validate with --folds"
         )
-    return list(test.cases)
+    return test, list(test.cases)
 
 
 def identify_unlabelled(folders: Sequence[Path], slices: SliceFolder, test_folder: Path | None) -> str | None:

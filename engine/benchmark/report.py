@@ -16,7 +16,7 @@ from engine.benchmark.runs import Fold, Run, is_finished
 from engine.benchmark.sentences import describe_attention, describe_cases, verdict
 from engine.benchmark.statistics import RESAMPLES
 from engine.evaluation.evaluate import write_csv
-from engine.reporting import figure_png, format_table, markdown_table, render
+from engine.reporting import figure_png, format_table, markdown_table, markdown_text, render
 from utils.errors import UserError
 from utils.files import read_json, write_text
 
@@ -65,9 +65,9 @@ def write_report(
 
     columns = {name for parts in sections.values() for part in parts if not isinstance(part, str) for name in part}
     sections["Networks"] += notes(results, costs, columns, against)
-    blocks = [f"# {title}", notice]
+    blocks = [f"# {markdown_text(title)}", markdown_text(notice)]
     for heading, parts in sections.items():
-        blocks += [f"## {heading}", *as_texts(parts, markdown_table)]
+        blocks += [f"## {markdown_text(heading)}", *as_texts(parts, markdown_table, markdown_text)]
     teacher_dice = float(teacher.case_means("dice").mean())
     figure = figure_png(cost_figure(pd.DataFrame(run_lines), teacher.student, teacher_dice))
     write_text(out / "results.md", "\n\n".join(blocks) + "\n")
@@ -77,8 +77,10 @@ def write_report(
     print(f"\n{notice}\nThe columns are explained in {out / 'results.md'} and {out / 'index.html'}")
 
 
-def as_texts(parts: Sequence[Block], table: Callable[[pd.DataFrame], str]) -> list[str]:
-    return [part if isinstance(part, str) else table(part) for part in parts]
+def as_texts(
+    parts: Sequence[Block], table: Callable[[pd.DataFrame], str], paragraph: Callable[[str], str] = str
+) -> list[str]:
+    return [paragraph(part) if isinstance(part, str) else table(part) for part in parts]
 
 
 def read_results(runs: Sequence[Run]) -> dict[str, list[RowResults]]:

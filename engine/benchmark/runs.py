@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from datasets.slices.digests import as_recorded
 from engine.benchmark.rows import LONGER, UNDISTILLED, Row, loss_of
 from engine.device import choose_device
 from engine.options import DataOptions, DistillationOptions, RunOptions, TrainingOptions
@@ -192,7 +193,7 @@ def scores_file(folder: Path, data: OtherData) -> Path:
 
 def is_result(folder: Path, wanted: Mapping[str, Any], anywhere: bool = False) -> bool:
     """Whether a folder whose settings.json is there has its result.json; UserError if it is of other settings."""
-    before = read_json(folder / "settings.json")
+    before = as_recorded(read_json(folder / "settings.json"), wanted)
     if before.get("format") != RESULTS_FORMAT:
         raise UserError(f"{folder}: was begun by another version of this project; give another --outpath")
     for key in {**before, **wanted}:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from datasets.slices.digests import SCORED_CONTENTS, as_recorded
 from engine.benchmark.elsewhere import score_on
 from engine.benchmark.runs import RESULTS_FORMAT, Fold, conditions, is_result
 from engine.benchmark.train_and_score import logged, score, scored_cases, use_threads
@@ -49,7 +50,8 @@ def with_teacher(fold: Fold, steps: int | None) -> Fold:
         "format": RESULTS_FORMAT, **identity(fold.data), **identity(training), "steps": training.steps,
         "val_every": training.val_every, **fold.identity, **conditions(fold),
     }  # fmt: skip
-    del wanted["cases"]  # Those that are scored do not decide what is trained.
+    for key in ("cases", SCORED_CONTENTS):
+        del wanted[key]  # Those that are scored do not decide what is trained.
     if not ((folder / "settings.json").exists() and is_result(folder, wanted, anywhere=True)):
         make_folder(folder)
         write_json(folder / "settings.json", wanted)
@@ -88,7 +90,9 @@ def score_teacher(fold: Fold) -> dict[str, Any]:
     wanted = {"format": RESULTS_FORMAT, **fold.identity, **scored}
     earlier = read_json(path) if path.exists() else {}
     result: dict[str, Any] = (
-        earlier if earlier.get("settings") == wanted else {"settings": wanted, "also": {}, "paths": {}}
+        earlier
+        if as_recorded(earlier.get("settings", {}), wanted) == wanted
+        else {"settings": wanted, "also": {}, "paths": {}}
     )
     paths = {data.name: str(data.path) for data in fold.also_test}
     others = [data for data in fold.also_test if result["paths"].get(data.name) != paths[data.name]]

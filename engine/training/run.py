@@ -12,6 +12,7 @@ import torch
 from datasets.frame import Frame
 from datasets.loader import SliceDataset, TrainingLoader
 from datasets.raw import LAYOUTS
+from datasets.slices.digests import CONTENTS, contents_fingerprint, files_of
 from datasets.slices.slice_folder import SliceFolder, case_of, open_slices
 from datasets.slices.training_split import cases_for_training
 from datasets.slices.unlabelled import UnlabelledSlices, held_out_cases, unlabelled_slices
@@ -19,8 +20,9 @@ from distillation import build_method
 from distillation.distiller import Distiller
 from distillation.task import SupervisedTask, TrainingTask
 from distillation.teacher import NetworkTeacher
-from engine.device import Precision, choose_device, choose_workers
+from engine.device import Precision, be_deterministic, choose_device, choose_workers, says_what_is_random
 from engine.options import DataOptions, DistillationOptions, RunOptions
+from engine.provenance import write_run_file
 from engine.segmenter import Segmenter
 from engine.training.coarse_map import coarse_map_note
 from engine.training.decision import decide_best
@@ -36,6 +38,9 @@ from utils.fingerprint import fingerprint, fingerprint_weights
 from utils.options import command_line, identity
 from utils.registry import match_name
 from utils.seeding import seed_torch
+
+DIGESTS = ("slices", CONTENTS, "unlabelled", "teacher")
+"""Of a run's settings, those that stand for data and networks: names of slices, their contents, weights."""
 
 
 def decide_data(data: DataOptions, teacher: Segmenter | None = None) -> DataOptions:
@@ -60,7 +65,8 @@ def decide_data(data: DataOptions, teacher: Segmenter | None = None) -> DataOpti
 def train(trainer: Trainer) -> Trainer:
     """Print and save the settings and the loss equation, train, choose the decision, and print the best score."""
     announce(trainer)
-    trainer.fit()
+    with says_what_is_random():
+        trainer.fit()
     best = trainer.progress
     print(f"best validation Dice {best.best:.4f} at step {best.best_step}: {trainer.folder.best}", flush=True)
     if best.best == 0:
@@ -84,6 +90,8 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None) -> Trainer:
     if training.resume and not begun:
         print(f"note: {run.folder} holds nothing to resume, so training starts at its first step", file=sys.stderr)
     device = choose_device(training.device)
+    if training.deterministic:
+        be_deterministic(device)
     slices = open_slices(data.train_data_path, str(data.dataset), str(data.task), "train", data.splits)
     data = replace(data, task=slices.label_map.name)  # in the spelling of the data
     names, val_cases = cases_for_training(slices, data.val_fraction, training.seed)
@@ -103,6 +111,9 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None) -> Trainer:
     config = {
         "model": run.model,
         "slices": fingerprint([*names, "", *val_cases]),
+        CONTENTS: contents_fingerprint(
+            [*files_of(slices, names, val_cases), *(unlabelled.files if unlabelled else ())]
+        ),
         **identity(data),
         "window": None if segmenter.window is None else list(segmenter.window),
         **identity(training),
@@ -189,15 +200,16 @@ def announce(trainer: Trainer) -> None:
         "slices from": str(slices.folder),
     }
     in_force = {"amp": trainer.precision.name, "device": trainer.precision.device}
-    digests = ("slices", "unlabelled", "teacher")
     lines = {
-        f"fingerprint of {key}" if key in digests and value else key: value
+        f"fingerprint of {key}" if key in DIGESTS and value else key: value
         for key, value in {**trainer.folder.config, **in_force, **about}.items()
     }
     width = max(map(len, lines))
     for key, value in lines.items():
         print(f"{key:>{width}}  {value}", flush=True)
     write_json(trainer.folder.path / "config.json", {**trainer.folder.config, **about})
+    digests = {key: trainer.folder.config.get(key) for key in DIGESTS}
+    write_run_file(trainer.folder.path, trainer.precision.device, digests)
     frame = trainer.segmenter.frame
     if frame.size and frame.crop and frame.crop > frame.size:
         print(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets.slices.digests import as_recorded
 from utils.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.files import make_folder, remove_unfinished, write_json
@@ -64,7 +65,7 @@ class RunFolder:
             raise UserError(f"{self.last}: cannot be resumed, it holds no optimiser; {advice}")
         if content.get("format") != FORMAT:
             raise UserError(f"{self.last}: was written by an earlier version, which trained differently; {advice}")
-        before = content["config"]
+        before = as_recorded(content["config"], self.config)
         changed = [
             f"{key} = {before.get(key)}, not {self.config.get(key)}"
             for key in {**before, **self.config}

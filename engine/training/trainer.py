@@ -17,10 +17,12 @@ from torch import Tensor
 
 from datasets.loader import TrainingLoader
 from distillation.task import TrainingTask
-from engine.device import Precision, environment
+from engine.device import Precision
 from engine.options import SAVE_EVERY
+from engine.provenance import provenance
 from engine.segmenter import Segmenter
 from engine.training.event_log import EventLog, event_log
+from engine.training.health import Health, NotFinite
 from engine.training.interruption import Interruption, stop_between_steps
 from engine.training.run_folder import RunFolder
 from engine.training.schedule import Schedule
@@ -40,7 +42,8 @@ class Progress:
     """Where a run stands: what resuming needs besides weights, optimisers and random state.
 
     prepared: whether what comes before the first step is done; step: how many are done; sums: of each term over the
-    `summed` steps since the last validation; preparation: the seconds before the first step.
+    `summed` steps since the last validation; preparation: the seconds before the first step; overflows: steps that
+    fp16 skipped.
     """
 
     prepared: bool = False
@@ -51,6 +54,7 @@ class Progress:
     best_step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     preparation: float = field(default=0.0, compare=False)
+    overflows: int = 0
 
 
 @dataclass
@@ -94,6 +98,7 @@ class Trainer:
         self.term_sums: dict[str, Tensor] = {}
         self.stopwatch = Stopwatch()
         self.interruption = Interruption()
+        self.health = Health(task, precision)
 
     def fit(self) -> Progress:
         """Train to the last step, or until validation has not improved for `patience` times."""
@@ -116,7 +121,10 @@ class Trainer:
                 for group in self.optimizers[0].param_groups:
                     group["lr"] = schedule.lr_at(state.step)
                 self.task.before_step(state.step, schedule.steps)
-                terms = self.step(batch.to(device))
+                try:
+                    terms = self.step(batch.to(device))
+                except NotFinite as error:
+                    raise self._stopped(error) from None
                 for term, value in terms.items():
                     self.term_sums[term] = self.term_sums.get(term, 0) + value.detach()
                 state.step, state.summed = state.step + 1, state.summed + 1
@@ -139,12 +147,17 @@ class Trainer:
         return state
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Forward, backward and the optimisers' step on a batch that is on the device: the terms of its loss."""
+        """Forward, backward and the optimisers' step on a batch that is on the device: the terms of its loss.
+
+        `NotFinite` in place of an update that would spoil the network.
+        """
+        self.health.remember()
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         with self.precision.autocast():
             terms: dict[str, Tensor] = self.task(batch)
         self.precision.scaler.scale(terms["loss"]).backward()
+        self.progress.overflows += self.health.check(terms, batch.cases)
         for optimizer in self.optimizers:
             self.precision.scaler.step(optimizer)
         self.precision.scaler.update()
@@ -164,6 +177,7 @@ class Trainer:
         speed = self.stopwatch.end_lap()
         means = {term: value / state.summed for term, value in state.sums.items()}
         scores = self.validation()
+        self.health.validated(scores.found)
         rate = self.optimizers[0].param_groups[0]["lr"]
         state.history.append(
             {"step": state.step, "lr": rate, "train": means, "score": scores.dice, "validation": scores.metrics}
@@ -179,9 +193,10 @@ class Trainer:
             "lr": rate,
         }
         events.add(state.step, numbers, {"validation/contours": self.validation.picture()})
+        skipped = f", {state.overflows} steps skipped as fp16 overflowed" if state.overflows else ""
         print_line(
             f"step {state.step}/{self.schedule.steps}  loss {means['loss']:.4f}  Dice {scores.dice:.4f}  "
-            f"best {state.best:.4f}, {speed:.1f} slices/s"
+            f"best {state.best:.4f}, {speed:.1f} slices/s{skipped}"
         )
         self.task.train()
 
@@ -192,14 +207,20 @@ class Trainer:
         return waited >= self.schedule.patience
 
     def _fetch_sums(self) -> None:
-        """Bring the sums from the device; UserError before anything that is not finite is saved."""
-        state = self.progress
-        state.sums = {term: float(value) for term, value in self.term_sums.items()}
-        if not math.isfinite(state.sums["loss"]):
-            raise UserError(
-                f"{self.folder.path}: the loss is not finite after step {state.step} of {self.schedule.steps}; "
-                "lower --lr or use --amp off"
-            )
+        """Bring the sums from the device."""
+        self.progress.sums = {term: float(value) for term, value in self.term_sums.items()}
+
+    def _stopped(self, error: NotFinite) -> UserError:
+        """Save the state before the step that was not taken; what to tell the user."""
+        step = self.progress.step
+        start_from = ""
+        if step:
+            self.save_last()
+            start_from = f"--init {self.folder.last} starts from the weights before it, "
+        return UserError(
+            f"{self.folder.path}: stopped before step {step + 1} of {self.schedule.steps}: {error}; look at these "
+            f"cases, or train anew with a lower --lr or --amp off ({start_from}another --checkpoint_path keeps these)"
+        )
 
     def _exported(self) -> dict[str, Any]:
         """What prediction needs: the network's own weights, without teacher or adapters."""
@@ -208,7 +229,7 @@ class Trainer:
         return {
             **self.segmenter.description(),
             "weights": self.segmenter.network.state_dict(),
-            "environment": environment(self.precision.device),
+            **provenance(self.precision.device),
             "step": self.progress.step,
             "metrics": {"dice": last["score"], **last["validation"]} if last else {},
         }

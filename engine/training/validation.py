@@ -27,10 +27,14 @@ PICTURES = 4  # cases in the picture for TensorBoard
 
 
 class ValidationScores(NamedTuple):
-    """dice: the mean per-case Dice, which picks best.ckpt; metrics: "<region>/<metric>" -> mean over cases."""
+    """dice: the mean per-case Dice, which picks best.ckpt; metrics: "<region>/<metric>" -> mean over cases.
+
+    found: whether any voxel is foreground in the predictions.
+    """
 
     dice: float
     metrics: dict[str, float]
+    found: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Validation:
             for metric, summary in metrics.items()
             if summary["mean"] is not None
         }
-        return ValidationScores(mean_dice(rows), metrics)
+        return ValidationScores(mean_dice(rows), metrics, any(row["predicted_voxels"] for row in rows))
 
     def labelled_cases(self, text: str) -> tqdm[LabelledCase]:
         """The cases one at a time, with a progress bar of this text."""

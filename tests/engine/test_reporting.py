@@ -16,6 +16,7 @@ from engine.reporting import (
     figure_png,
     format_table,
     markdown_table,
+    markdown_text,
     picture_png,
     pictures_figure,
     render,
@@ -79,6 +80,31 @@ def test_a_page_stands_alone_and_escapes_what_it_shows() -> None:
     assert page.count("src='data:image/png;base64,") == 2 and "://" not in page
     with pytest.raises(UndefinedError):
         render("demo.html.j2", title="demo")
+
+
+EVIL = "<script>alert('x')</script> & \"y\" <img src=x onerror=z>"
+
+
+def test_no_name_is_taken_for_html() -> None:
+    """Of a case, a network, a method, a folder, in an equation: wherever a page shows one."""
+    table = pd.DataFrame({EVIL: [EVIL]})
+    picture = picture_png(BLACK)
+    demo = render(
+        "demo.html.j2", title=EVIL, notice=EVIL, tables=[table], curves=picture, pictures={EVIL: {EVIL: picture}},
+        commands=[EVIL],
+    )  # fmt: skip
+    bench = render("benchmark.html.j2", title=EVIL, notice=EVIL, figure=picture, sections={EVIL: [EVIL, table]})
+    for page, places in ((demo, 9), (bench, 7)):
+        assert page.count("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;") == places
+        assert "<script" not in page and "<img src=x" not in page
+
+
+def test_markdown_takes_over_no_html_and_keeps_its_lines() -> None:
+    lines = markdown_table(pd.DataFrame({"case": [EVIL, "a\nb", "p < 0.05"]})).splitlines()
+    assert len(lines) == 5 and "| a b |" in lines and "| p < 0.05 |" in lines
+    assert "<script" not in "".join(lines) and "<img" not in "".join(lines)
+    assert markdown_text(f"on {EVIL}\n# b").startswith("on &lt;script>alert('x')&lt;/script>")
+    assert "\n" not in markdown_text("a\n# b")
 
 
 def test_a_row_of_pictures_is_captioned() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from datasets.raw import open_layout
 from datasets.slices.manifest import from_ranges, to_ranges
 from datasets.slices.slice_folder import SliceFolder
 from tests.data import ct_and_label, cut_slices, kits_case
+from tests.small import write_bare_archive
 from utils.errors import UserError
 
 
@@ -157,3 +160,20 @@ def test_ranges() -> None:
     assert to_ranges([9, 3, 7, 8]) == "3 7-9"
     assert from_ranges("3 7-9") == [3, 7, 8, 9]
     assert (to_ranges([]), from_ranges("")) == ("", [])
+
+
+@pytest.mark.parametrize(
+    ("ct", "says"),
+    [
+        (np.zeros((2, 4, 4), np.int16), "shape (2, 4, 4)"),
+        (np.zeros((0, 4), np.int16), "shape (0, 4)"),
+        (np.full((4, 4), "a"), "type <U1"),
+        (np.full((4, 4), np.nan), "16 values that are not finite"),
+        (np.zeros((4, 4), complex), "type complex128"),
+    ],
+)
+def test_a_slice_is_a_picture_of_finite_numbers(tmp_path: Path, ct: NDArray[Any], says: str) -> None:
+    slices = SliceFolder.open(write_bare_archive(tmp_path), "kits", "tumor")
+    np.savez(tmp_path / "00000_0.npz", ct=ct, mask=np.zeros((4, 4), np.uint8))
+    with pytest.raises(UserError, match=rf"00000_0\.npz: is not a slice file \(ct has .*{re.escape(says)}"):
+        slices.read("00000_0.npz")

@@ -335,11 +335,12 @@ class TestKeptSplit:
 
 class TestRefused:
     def test_a_full_disk_leaves_no_slice_of_the_case(self, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        room = iter(range(2))
+        room, write = iter(range(2)), np.savez
 
         def savez(path: Path, **arrays: Any) -> None:
-            path.write_bytes(b"half a slice")
+            write(path, **arrays)
             if next(room, None) is None:
+                path.write_bytes(b"half a slice")
                 raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(np, "savez", savez)

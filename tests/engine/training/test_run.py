@@ -316,3 +316,20 @@ def test_a_new_run_does_not_continue_the_terms_of_an_old_one(slices: SliceFolder
     (tmp_path / "terms.jsonl").write_text(terms)
     distil(slices, tmp_path)
     assert (tmp_path / "terms.jsonl").read_text() == terms
+
+
+def test_a_run_is_not_resumed_on_slices_cut_again_under_the_same_names(tmp_path: Path) -> None:
+    slices = SliceFolder.open(write_bare_archive(tmp_path / "slices"), "kits", "tumor")
+    run = options(slices, tmp_path / "run")
+    make_trainer(run).fit()
+    resumed = replace(run, training=replace(run.training, resume=True))
+    make_trainer(resumed)
+    last = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    del last["config"]["slice contents"]  # as an earlier version wrote it
+    torch.save(last, tmp_path / "run" / "last.ckpt")
+    make_trainer(resumed).fit()
+    make_trainer(resumed).save_last()
+    with np.load(slices.folder / "00001_2.npz") as content:
+        np.savez_compressed(slices.folder / "00001_2.npz", ct=content["ct"] + 1, mask=content["mask"])
+    with pytest.raises(UserError, match="slice contents"):
+        make_trainer(resumed)

@@ -180,16 +180,3 @@ def test_a_run_of_an_earlier_version_is_not_resumed(slices: SliceFolder, tmp_pat
     torch.save(content, tmp_path / "last.ckpt")
     with pytest.raises(UserError, match=r"last\.ckpt: was written by an earlier version"):
         small_trainer(slices, tmp_path, schedule=Schedule(4, 4, 1e-2)).resume()
-
-
-@pytest.mark.parametrize("interrupted", [False, True])
-def test_a_loss_that_is_not_finite_stops_with_advice_and_is_not_saved(
-    slices: SliceFolder, tmp_path: Path, interrupted: bool
-) -> None:
-    trainer = small_trainer(slices, tmp_path)
-    with torch.no_grad():
-        trainer.segmenter.network.head.weight.fill_(torch.nan)
-    trainer.interruption.requested = interrupted
-    with pytest.raises(UserError, match=r"not finite after step \d of \d+; lower --lr"):
-        trainer.fit()
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["progress"]["step"] == 0

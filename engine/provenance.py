@@ -1,0 +1,99 @@
+"""Where a result comes from: versions, git commit, command and digests, and what of these may be shown to others."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.device import environment
+from utils.errors import UserError
+from utils.files import read_json, write_json
+from utils.options import command_line
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN_FILE = "run.json"
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """For a checkpoint, which is passed on: the command has only the last components of its paths."""
+    return {
+        "command": shown_command(),
+        "commit": git_commit(),
+        "packages": package_versions(),
+        "environment": environment(device),
+    }
+
+
+def write_run_file(folder: Path, device: torch.device, digests: Mapping[str, Any]) -> None:
+    """Add this launch to the folder's run.json, a list, since a run can be resumed with another version.
+
+    digests: of data and networks, by their names; None where there is none.
+    """
+    path = folder / RUN_FILE
+    launches = read_json(path) if path.exists() else []
+    if not isinstance(launches, list):
+        raise UserError(f"{path}: is not a list of launches, as a run writes it; move it away")
+    found = {name: digest for name, digest in digests.items() if digest is not None}
+    launch = {**provenance(device), "command": command_line(), "digests": found}
+    if launch not in launches:
+        write_json(path, [*launches, launch])
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit of this code, and whether it was changed; None outside of its own git repository."""
+    try:
+        place, commit = _git("rev-parse", "--show-toplevel", "HEAD").split()
+        if Path(place) != ROOT:
+            return None
+        return f"{commit} with changes" if _git("status", "--porcelain", "--untracked-files=no") else commit
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True, timeout=20
+    ).stdout.strip()
+
+
+@cache
+def package_versions() -> dict[str, str | None]:
+    """The installed versions of what requirements.txt names."""
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    names = [found[0] for line in lines if (found := re.match(r"[A-Za-z0-9][\w.-]*", line))]
+    return {name: _version(name) for name in names}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def shown_command(words: Sequence[str] | None = None) -> str:
+    """The command with only the last component of each path, for reports and for files that are passed on."""
+    return " ".join(["python", *map(shown_word, sys.argv if words is None else words)])
+
+
+def shown_word(word: str) -> str:
+    """The last component of a path, also in `--flag=path`; other words, such as smp/fpn/mit_b1, as they are."""
+    flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{flag}{equals}{Path(value).name}" if _is_path(value) else word
+
+
+def _is_path(word: str) -> bool:
+    """Whether a word names a place on this machine: it is there, its folder is, or it begins as only paths do."""
+    if not word or "/" not in word.replace("\\", "/"):
+        return False
+    path = Path(word)
+    return path.is_absolute() or word.startswith(("~", "./", "../")) or path.exists() or path.parent.is_dir()

@@ -1,0 +1,111 @@
+"""What a run says of where it comes from, and what of it others may see."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from datasets.slices.slice_folder import SliceFolder
+from engine import provenance
+from engine.benchmark.runs import is_result
+from engine.provenance import git_commit, package_versions, shown_command, shown_word, write_run_file
+from tests.paths import ROOT
+from tests.small import write_bare_archive
+from tests.training import CPU, small_trainer
+from utils.errors import UserError
+
+
+def test_every_launch_of_a_run_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "--checkpoint_path", str(tmp_path)])
+    for _ in range(2):
+        write_run_file(tmp_path, CPU, {"slices": "0123", "teacher": None})
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--resume"])
+    write_run_file(tmp_path, CPU, {"slices": "0123"})
+    first, second = json.loads((tmp_path / "run.json").read_text())
+    assert first["command"] == f"python train.py --checkpoint_path {tmp_path}"
+    assert second["command"].endswith("--resume")
+    assert first["digests"] == {"slices": "0123"}
+    assert first["packages"]["torch"] == torch.__version__.partition("+")[0]
+    assert first["environment"]["python"] and first["commit"] == git_commit()
+
+
+def test_a_run_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(UserError, match=r"run\.json: is not a list of launches"):
+        write_run_file(tmp_path, CPU, {})
+
+
+def test_packages_are_those_that_are_required() -> None:
+    names = {line.partition("==")[0] for line in (ROOT / "requirements.txt").read_text().splitlines() if line.strip()}
+    assert package_versions().keys() == names
+
+
+def test_the_commit_is_of_this_code_and_says_whether_it_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str) -> None:
+        author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", str(tmp_path), *author, *words], check=True, capture_output=True)
+
+    def found(root: Path) -> str | None:
+        monkeypatch.setattr(provenance, "ROOT", root)
+        return git_commit.__wrapped__()
+
+    assert found(tmp_path) is None
+    git("init", "-q")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "file").write_text("a")
+    git("add", "file")
+    git("commit", "-qm", "first")
+    commit = found(tmp_path)
+    assert commit is not None and len(commit) == 40
+    assert found(tmp_path / "inner") is None
+    (tmp_path / "file").write_text("b")
+    assert found(tmp_path) == f"{commit} with changes"
+
+
+def test_what_is_shown_has_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Miller" / "raw").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    shown = {
+        "/home/someone/project/train.py": "train.py",
+        str(tmp_path / "Miller"): "Miller",
+        "--inpath=/data/Miller/case 1": "--inpath=case 1",
+        "Miller/raw": "raw",
+        "Miller/new.json": "new.json",
+        "../other/new": "new",
+        "smp/fpn/mit_b1": "smp/fpn/mit_b1",
+        "kd/at:0.5": "kd/at:0.5",
+        "--size": "--size",
+        "": "",
+    }
+    assert {word: shown_word(word) for word in shown} == shown
+    assert shown_command(["/x/train.py", "--ckpt", "/x/y/best.ckpt"]) == "python train.py --ckpt best.ckpt"
+
+
+def test_a_checkpoint_says_what_made_it_without_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slices = SliceFolder.open(write_bare_archive(tmp_path / "slices"), "kits", "tumor")
+    monkeypatch.setattr(sys, "argv", ["/somewhere/train.py", "--train_data_path", str(slices.folder)])
+    trainer = small_trainer(slices, tmp_path / "run")
+    trainer.save_last()
+    content = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert content["command"] == "python train.py --train_data_path slices"
+    assert content["commit"] == git_commit() and content["packages"] == package_versions()
+    assert str(tmp_path).encode() not in (tmp_path / "run" / "last.ckpt").read_bytes()
+
+
+def test_results_of_slices_that_were_cut_again_are_not_mixed(tmp_path: Path) -> None:
+    settings = {"format": 3, "slices": "names", "slice contents": "a"}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    (tmp_path / "result.json").write_text("{}")
+    assert is_result(tmp_path, settings)
+    with pytest.raises(UserError, match="slice contents = a, not b"):
+        is_result(tmp_path, {**settings, "slice contents": "b"})
+    del settings["slice contents"]
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    assert is_result(tmp_path, {**settings, "slice contents": "b"})  # of an earlier version
