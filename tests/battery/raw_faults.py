@@ -27,7 +27,7 @@ AGAIN = "--outpath {root}/slices"
 
 RAW = [
     Fault("no such folder", "cut", "--inpath {root}/nowhere", says=("nowhere", "no such folder", "give"), real=True),
-    Fault("a file as folder", "cut", "--inpath {ckpt}", says=("best.ckpt", "give")),
+    Fault("a file as folder", "cut", "--inpath {ckpt}", says=("best.ckpt", "case_NNNNN")),
     Fault("an empty folder", "cut", "--inpath {root}/empty", empty_folder, ("empty", "no ")),
     Fault("cut short", "cut", "", truncate(IMAGE), (IMAGE, "cannot be read"), midway=True, real=True),
     Fault("no bytes", "cut", "", write(IMAGE), (IMAGE, "cannot be read"), midway=True),
