@@ -120,8 +120,11 @@ class SliceFolder:
             return names
         path = list_file(self.folder, self.dataset, self.label_map.name)
         try:
-            names = [str(name) for name in np.load(path, allow_pickle=False)]
-            "".join(names).encode()  # NumPy does not refuse characters that do not exist.
+            listed = np.load(path, allow_pickle=False)
+            listed = listed.astype(listed.dtype.newbyteorder("="))
+            if listed.dtype.kind != "U" or listed.view(np.uint32).max(initial=0) > sys.maxunicode:
+                raise ValueError("it holds no text")
+            names = [str(name) for name in listed.ravel()]
         except FileNotFoundError:
             raise UserError(
                 f"{path}: no such list; write it with: {_cut_command(self.folder, self.dataset, self.label_map.name)}"
