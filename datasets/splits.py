@@ -180,9 +180,13 @@ def save_split(path: Path, split: Split, options: SplitOptions) -> None:
     write_json(path, content if split.patients else {name: content[name] for name in content if name != "patients"})
 
 
-def load_split(path: Path) -> Split:
-    """Only three lists are required: train, val, test; UserError if the file is missing or is not a split."""
+def load_split(path: Path, patients: Mapping[str, str] | None = None) -> Split:
+    """Only three lists are required: train, val, test; UserError if the file is missing or is not a split.
+
+    patients: case -> patient, where neither the file nor the name says it; UserError if one is in two parts.
+    """
     split, _ = _load(path)
+    split = replace(split, patients={**(patients or {}), **split.patients})
     _refuse_divided_patients(path, split)
     return split
 

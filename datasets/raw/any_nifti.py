@@ -52,6 +52,12 @@ def find(root: Path, channel: int | None = None) -> FoundCases:
     return identify(candidates, tree, EXPECTED, other={reason: paths for reason, paths in other.items() if paths})
 
 
+def name_of(path: Path) -> str:
+    """The file's name; case_00007/imaging.nii.gz is named 00007, as the KiTS layout names it."""
+    name = nifti_stem(path) or path.name
+    return path.resolve().parent.name.removeprefix("case_") if name == "imaging" else name
+
+
 def channel_of(path: Path, channel: int | None) -> int | None:
     """`channel` if the file holds several, else None."""
     shape, _ = _geometry(path)
@@ -67,7 +73,7 @@ def _grouped(files: Sequence[Path]) -> Iterator[tuple[str, list[Path]]]:
         if _are_channels(paths):
             yield base, paths
         else:
-            yield from ((nifti_stem(path) or path.name, [path]) for path in paths)
+            yield from ((name_of(path), [path]) for path in paths)
 
 
 def _are_channels(paths: Sequence[Path]) -> bool:

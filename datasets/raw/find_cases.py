@@ -36,7 +36,7 @@ def find_cases(path: Path, dataset: str, channel: int | None = None) -> FoundCas
 
 
 def _one_image(path: Path, channel: int | None) -> FoundCases:
-    """Named after the file; case_00007/imaging.nii.gz is named 00007, as the KiTS layout names it."""
+    """UserError if it is not there, or no NIfTI file."""
     if is_foreign(path):
         raise UserError(f"{path}: is not a .nii or .nii.gz file; {conversion(path)}")
     if path.is_symlink() and not path.exists():
@@ -47,7 +47,5 @@ def _one_image(path: Path, channel: int | None) -> FoundCases:
         raise UserError(f"{path}: is not a .nii or .nii.gz file")
     if not is_fetched(path):
         raise UserError(f"{path}: is {NOT_FETCHED}")
-    name = nifti_stem(path) or path.name
-    name = path.resolve().parent.name.removeprefix("case_") if name == "imaging" else name
-    candidate = Candidate(name, path, channel=any_nifti.channel_of(path, channel))
+    candidate = Candidate(any_nifti.name_of(path), path, channel=any_nifti.channel_of(path, channel))
     return identify([candidate], Tree(path.parent), any_nifti.EXPECTED)

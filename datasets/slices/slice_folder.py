@@ -19,7 +19,7 @@ from datasets.labels import NO_MASK, LabelMap, resize_labels
 from datasets.raw import LAYOUTS, OWN_LABELS, open_layout
 from datasets.raw.intensities import level_counts
 from datasets.slices.manifest import MANIFEST, Manifest
-from datasets.splits import Split, load_split, patient_of, split_root
+from datasets.splits import Split, load_split, split_root
 from datasets.window import percentile_window, stored_window
 from utils.errors import UserError
 from utils.registry import match_name, normalise_name
@@ -88,7 +88,7 @@ class SliceFolder:
 
     def with_split(self, path: Path) -> SliceFolder:
         """The same slices, divided as a splits.json says; UserError if that needs slices that are not here."""
-        split = load_split(path)
+        split = load_split(path, self.patients)
         if self.manifest is None:
             raise UserError(
                 f"{self.folder}: has no {MANIFEST}, so it cannot be divided by {path}; cut the slices again"
@@ -157,9 +157,11 @@ class SliceFolder:
         """(z, y, x) in mm; None without a manifest."""
         return self.manifest.cases[case].spacing if self.manifest else None
 
-    def patient(self, case: str) -> str:
-        """Whose case it is, by the manifest or by its name."""
-        return (self.manifest.cases[case].patient if self.manifest else None) or patient_of(case)
+    @property
+    def patients(self) -> dict[str, str]:
+        """Case -> patient, of the cases whose names do not say it."""
+        entries = self.manifest.cases if self.manifest else {}
+        return {case: entry.patient for case, entry in entries.items() if entry.patient}
 
     def window(self, case: str, window: tuple[float, float] | None = None) -> tuple[float, float]:
         """(low, high) in stored units, of `window` in HU; by default the data set's, or the case's percentiles."""

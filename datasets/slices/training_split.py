@@ -31,8 +31,7 @@ def train_val_split(slices: SliceFolder, val_fraction: float, seed: int) -> tupl
         return slices.train, slices.val_cases
     if slices.split is not None:
         raise UserError(f"{slices.folder}: the split that divides it has no case to validate on; add one to its val")
-    patients = {case: slices.patient(case) for case in slices.cases}
-    split = split_cases(list(slices.cases), seed, test_fraction=0, val_fraction=val_fraction, patients=patients)
+    split = split_cases(list(slices.cases), seed, test_fraction=0, val_fraction=val_fraction, patients=slices.patients)
     if not split.val:
         raise UserError(
             f"{slices.folder}: {len(slices.cases)} case(s) leave none to validate on; "

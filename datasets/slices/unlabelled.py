@@ -126,5 +126,4 @@ def _usable_files(
 
 def _patients(slices: SliceFolder, case: str) -> set[str]:
     """The patient by the case's name in any layout, and by the manifest."""
-    known = slices.manifest.cases if slices.manifest else {}
-    return {patient_of(canonical_name(case))} | ({slices.patient(case)} if case in known else set())
+    return {patient_of(canonical_name(case)), slices.patients.get(case, patient_of(case))}

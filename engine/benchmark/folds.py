@@ -50,12 +50,8 @@ def write_folds(slices: SliceFolder, folds: int, val_fraction: float, outpath: P
             f"{slices.folder}: lacks slices of {len(lacking)} of its {len(slices.cases)} cases ({lacking[0]}, ...), "
             "and each is tested on in some fold; cut them with --slices all"
         )
-    # None for cases whose names say it, so that their splits.json stays as it was.
-    patients = {
-        case: each.patient for case, each in (slices.manifest.cases if slices.manifest else {}).items() if each.patient
-    }
     paths = []
-    for number, split in enumerate(draw_folds(slices.cases, folds, val_fraction, patients)):
+    for number, split in enumerate(draw_folds(slices.cases, folds, val_fraction, slices.patients)):
         path = outpath / f"{number}_of_{folds}.json"
         if path.exists() and load_split(path) != split:
             raise UserError(f"{path}: divides other cases, or otherwise; give another --outpath")

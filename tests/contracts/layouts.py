@@ -67,6 +67,19 @@ class LayoutContract:
         with pytest.raises(UserError, match="image is missing"):
             self.layout(tmp_path).find(tmp_path)
 
+    def test_what_was_not_fetched_is_named(self, tmp_path: Path) -> None:
+        self.build(tmp_path)
+        first, second, _ = self.layout(tmp_path).find(tmp_path)
+        assert second.label is not None
+        for path in (first.image, second.label):
+            path.unlink()
+            path.symlink_to(tmp_path / "absent")
+        found = self.layout(tmp_path).find(tmp_path)
+        assert [case.name for case in found] == [self.names[2]]
+        assert [case.name for case in found.label_not_fetched] == [self.names[1]]
+        notes = "\n".join(found.notes)
+        assert "not fetched" in notes and first.image.name in notes and second.label.name in notes
+
     def test_an_empty_folder(self, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
         for folder, message in (("empty", "holds no case; expected"), ("absent", "no such folder")):

@@ -144,6 +144,11 @@ class TestAnyNifti:
         ]
         assert sum(map(len, found.left_out.values())) == 2
 
+    def test_the_folder_of_one_kits_case_gives_it_its_name(self, tmp_path: Path) -> None:
+        root = put(tmp_path, "case_00007/imaging.nii.gz", "case_00007/segmentation.nii.gz") / "case_00007"
+        assert [case.name for case in find_cases(root, "kits")] == ["00007"]
+        assert [case.name for case in find_cases(root / "imaging.nii.gz", "kits")] == ["00007"]
+
     def test_numbers_that_do_not_start_at_zero_are_cases(self, tmp_path: Path) -> None:
         assert len(find_cases(put(tmp_path, "amos_0001.nii", "amos_0002.nii"), "kits")) == 2
 

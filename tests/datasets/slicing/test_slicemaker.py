@@ -259,7 +259,11 @@ class TestFound:
         assert [len(names) for names in (split.train, split.val, split.test)] == [1, 2, 2]
         assert {split.patient_of(name) for name in split.test} == {"p0"}
         slices = SliceFolder.open(out, "list", "tumor")
-        assert slices.dataset_window == (-100, 200) and slices.patient(split.val[0]) == "p1"
+        assert slices.dataset_window == (-100, 200) and slices.patients[split.val[0]] == "p1"
+        own = {"train": [split.val[0]], "val": [split.val[1]], "test": []}
+        (out / "own.json").write_text(json.dumps(own))
+        with pytest.raises(UserError, match=r"own\.json: patient p1 is in train .* and in val"):
+            slices.with_split(out / "own.json")
         with pytest.raises(UserError, match=r"was cut for tumor; cut it for organ with: .*--dataset list"):
             SliceFolder.open(out, "list", "organ")
         assert make_slices(raw.parent / "own.csv", out, layout, layout.label_map("tumor"), options).cut == 0
