@@ -1,7 +1,7 @@
 """Kill trainings at random moments, resume them, and compare them bit for bit with ones that nothing disturbed.
 
     python scripts/check_resume.py --kills 20
-    python scripts/check_resume.py --kills 5 --methods cirkd mgd hlfd/kd:2 --outpath runs/resume --seed 3
+    python scripts/check_resume.py --kills 5 --trainings cirkd mgd hlfd/kd:2 --outpath runs/resume --seed 3
 
 Each training is a small one on phantoms on the CPU, of train.py (`supervised`) or of train_kd.py with a method; several
 act together joined by `/`. At a moment drawn at random it gets SIGKILL, with all processes that it has started, or
@@ -35,8 +35,8 @@ class CheckOptions:
     """check"""
 
     kills: PositiveInt = option(20, "faults that each training meets")
-    methods: tuple[str, ...] = option(
-        (SUPERVISED, "hlfd", "cirkd", "skd_holistic"), "trainings", metavar=f"{SUPERVISED}|METHOD"
+    trainings: tuple[str, ...] = option(
+        (SUPERVISED, "hlfd", "cirkd", "skd_holistic"), "what is trained", metavar=f"{SUPERVISED}|METHOD"
     )
     seed: NonNegativeInt = option(0, "of the moments")
     outpath: Path | None = option(None, "folder to work in (default: a temporary one)")
@@ -93,9 +93,9 @@ def main() -> None:
             raise UserError(f"{out}: is not empty; give another --outpath")
         out.mkdir(parents=True, exist_ok=True)
         slices = make_slices(out)
-        teacher = make_teacher(out, slices) if set(options.methods) - {SUPERVISED} else None
+        teacher = make_teacher(out, slices) if set(options.trainings) - {SUPERVISED} else None
         steps = max(8, STEPS_PER_KILL * options.kills)
-        for method in options.methods:
+        for method in options.trainings:
             draws = random.Random(f"{options.seed} {method}")
             words = training_words(method, slices, teacher, steps)
             folder = out / method.replace("/", "_")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from threading import Thread
 from typing import TypeVar
 
 from utils.errors import UserError
+from utils.parallel import follow_parent
 
 T = TypeVar("T")
 
@@ -84,21 +82,10 @@ def _start_worker(function: Callable[[T], None]) -> tuple[Connection, SpawnProce
 
 
 def _work(connection: Connection, function: Callable[[T], None]) -> None:
-    """Call the function on what comes through the connection until it closes or the user interrupts.
-
-    If the process that sends is killed, the work at hand stops too: the same command may soon be at the same files.
-    """
-    Thread(target=_follow_parent, daemon=True).start()
+    """Call the function on what comes through the connection until it closes or the user interrupts."""
+    follow_parent()
     try:
         while True:
             connection.send(attempt(function, connection.recv()))
     except (EOFError, KeyboardInterrupt):
         return
-
-
-def _follow_parent() -> None:
-    """Ask this process to stop, as SIGTERM does, when its parent has ended."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)

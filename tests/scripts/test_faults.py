@@ -17,7 +17,7 @@ UNSHARED = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
 
 def test_a_killed_training_ends_bit_for_bit_as_an_undisturbed_one(tmp_path: Path) -> None:
     printed = output_of(
-        as_process("scripts/check_resume.py", "--kills", 2, "--methods", "supervised", "--outpath", tmp_path / "out")
+        as_process("scripts/check_resume.py", "--kills", 2, "--trainings", "supervised", "--outpath", tmp_path / "out")
     )
     assert "supervised: 8 steps, " in printed and "equal bit for bit" in printed
 

@@ -22,9 +22,10 @@ from engine.evaluation.predict import largest_components
 from engine.evaluation.score import RegionScores, score_case, score_case_as_published, score_cases
 from engine.evaluation.summaries import case_means, mean_dice, summarise
 from engine.segmenter import Segmenter, load_segmenter
+from networks import build
 from networks.contract import Features, SegmentationNetwork
 from tests.data import kits_case
-from tests.small import write_bare_archive
+from tests.small import equal_states, write_bare_archive
 from utils.batch import most_probable
 from utils.errors import UserError
 
@@ -185,10 +186,35 @@ def test_devices_and_precision_that_are_not_there_are_named() -> None:
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     path = tmp_path / "other.ckpt"
     torch.save({"weights": {}}, path)
-    with pytest.raises(UserError, match=r"other\.ckpt: is not a checkpoint of this project"):
+    with pytest.raises(
+        UserError, match=r"other\.ckpt: is not a checkpoint of this project: it holds weights, but no mod"
+    ):
         load_segmenter(path, torch.device("cpu"))
     torch.save([1, 2], path)
     with pytest.raises(UserError, match="holds no network weights"):
+        load_segmenter(path, torch.device("cpu"))
+
+
+def test_weights_of_a_wrapped_network_are_read_and_those_of_another_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    weights = build("malunet", 2).state_dict()
+    about = Segmenter(Bright(2), "malunet", "kits", TUMOR, Frame(64, 0), (-100.0, 100.0)).description()
+    rest = {**about, "cases": {"train": [], "val": []}, "config": {}}
+    torch.save({**rest, "state_dict": {f"module.{name}": value for name, value in weights.items()}}, path)
+    segmenter, _ = load_segmenter(path, torch.device("cpu"))
+    assert equal_states(segmenter.network.state_dict(), weights)
+    first, second, *_ = weights
+    other = {**weights, first: torch.zeros(7), "stem.weight": torch.zeros(1)}
+    del other[second]
+    torch.save({**rest, "weights": other}, path)
+    with pytest.raises(UserError) as refused:
+        load_segmenter(path, torch.device("cpu"))
+    faults = f"1 lacking ({second}); 1 unknown (stem.weight); 1 of another shape ({first})"
+    assert str(refused.value).startswith(f"{path}: its weights do not fit malunet: {faults}; give a checkpoint that")
+    torch.save({**rest, "model": "resnet_19", "weights": weights}, path)
+    with pytest.raises(
+        UserError, match=r"a\.ckpt: is not a checkpoint of this project: there is no network 'resnet_19'"
+    ):
         load_segmenter(path, torch.device("cpu"))
 
 
