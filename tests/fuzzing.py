@@ -16,6 +16,7 @@ import torch
 
 from datasets.frame import Frame
 from datasets.labels import organ_and_tumor
+from datasets.raw import open_layout
 from datasets.raw.layout import Case
 from datasets.raw.volume import read_volume, write_labels
 from datasets.slices.slice_folder import SliceFolder
@@ -184,6 +185,37 @@ def read_split(path: Path) -> None:
     saved_split(path, {}, False)
 
 
+def make_description(folder: Path) -> Path:
+    image, label = ct_and_label(SHAPE)
+    save(image, folder / "imagesTr" / "a.nii.gz")
+    save(image, folder / "imagesTs" / "b.nii.gz")
+    save(label, folder / "labelsTr" / "a.nii.gz")
+    entry = {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}
+    content = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "organ", "2": "tumor"}, "training": [entry]}
+    (folder / "dataset.json").write_text(json.dumps({**content, "test": ["./imagesTs/b.nii.gz"]}))
+    return folder / "dataset.json"
+
+
+def read_description(path: Path) -> None:
+    layout = open_layout("msd", path.parent)
+    for case in layout.find(path.parent):
+        read_volume(case, layout.labels, hounsfield=layout.hounsfield)
+
+
+def make_list(folder: Path) -> Path:
+    image, label = ct_and_label(SHAPE)
+    save(image, folder / "a.nii.gz")
+    save(label, folder / "a_label.nii.gz")
+    (folder / "cases.csv").write_text("image,label,patient,split\na.nii.gz,a_label.nii.gz,a,train\n")
+    return folder / "cases.csv"
+
+
+def read_list(path: Path) -> None:
+    layout = open_layout("list", path, ("1=organ", "2=tumor"), WINDOW)
+    for case in layout.find(path):
+        read_volume(case, layout.labels, hounsfield=layout.hounsfield)
+
+
 def make_checkpoint(folder: Path) -> Path:
     segmenter = Segmenter(build("enet", 2), "enet", "kits", organ_and_tumor()["tumor"], Frame(32, 0), WINDOW, (0.5,))
     content = {"weights": segmenter.network.state_dict(), "config": {}, "cases": {"train": ["0"], "val": ["1"]}}
@@ -210,5 +242,7 @@ READERS = {
     "list of slices": Reader(lambda folder: slices(folder) / "kits_tumor_slices.npy", read_slices, (mutate_bytes,)),
     "cases.json": Reader(lambda folder: slices(folder) / "cases.json", read_slices, (mutate_bytes, mutate_json)),
     "splits.json": Reader(lambda folder: slices(folder) / "splits.json", read_split, (mutate_bytes, mutate_json)),
+    "dataset.json": Reader(make_description, read_description, (mutate_bytes, mutate_json)),
+    "cases.csv": Reader(make_list, read_list, (mutate_bytes,)),
     "checkpoint": Reader(make_checkpoint, read_checkpoint, (mutate_bytes, mutate_member, mutate_checkpoint)),
 }
