@@ -15,7 +15,9 @@ class TimedStep:
     """Each call is a step of a run as `make_trainer` makes it, on its first batch."""
 
     def __init__(self, run: RunOptions, teacher: Segmenter | None = None) -> None:
-        self.trainer = make_trainer(replace(run, training=replace(run.training, workers=0)), teacher)
+        # Nothing is written there, and what a run has left in its folder is neither taken up nor in the way.
+        nowhere = replace(run.training, workers=0, resume=False, checkpoint_path=run.folder / "timed")
+        self.trainer = make_trainer(replace(run, training=nowhere), teacher)
         batch = next(iter(self.trainer.loader))
         self.trainer.task.train()
         self.trainer.task.prepare([batch])

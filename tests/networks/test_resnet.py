@@ -120,7 +120,7 @@ class TestPretrained:
 
     def test_damaged_file(self, tmp_path: Path) -> None:
         (tmp_path / "bad.pth").write_bytes(b"not weights")
-        with pytest.raises(UserError, match=r"bad\.pth: cannot be read"):
+        with pytest.raises(UserError, match=r"bad\.pth: is not a checkpoint that can be read"):
             build("resnet_18", classes=2, pretrained=tmp_path / "bad.pth")
 
     def test_no_internet_says_what_to_do(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def test_a_folder_as_nnunet_predicts_it(checkpoint: MakeCheckpoint, tmp_path: Pa
 def test_the_channel_of_training_is_read(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     image, _ = ct_and_label()
     stored = np.asanyarray(oriented(image, "LPS").dataobj)
-    both = np.stack([np.zeros_like(stored), stored], axis=-1)
+    both = np.stack([np.full_like(stored, -1000), stored], axis=-1)
     (tmp_path / "raw").mkdir()
     nib.save(nib.Nifti1Image(both, oriented(image, "LPS").affine), tmp_path / "raw" / "two.nii.gz")
     nib.save(nib.Nifti1Image(both[..., ::-1], oriented(image, "LPS").affine), tmp_path / "raw" / "turned.nii.gz")
