@@ -51,7 +51,7 @@ METHODS: dict[str, str] = {
 }
 
 ALIASES: dict[str, str] = {
-    "best": "dist:10",
+    "best": "dice_semimetric",
     "hlfd_paper": "hlfd",
     "recursive_feedback_ours": "hlfd",
     "cat_feedback_ours": "ifd",
@@ -60,7 +60,7 @@ ALIASES: dict[str, str] = {
     "wo_feedback": "skd",
     "attn_kd": "at",
 }
-"""Other names: the best recipe so far (chosen with `--augment strong` and 800 steps), and those of published code."""
+"""Other names: the best recipe so far (chosen on validation cases: docs/results/liver.md), and those of published code."""
 
 
 def parse_method(text: str) -> MethodSpec:

@@ -51,8 +51,8 @@ class TestSpec:
             ("cwd:0.50,temperature=4,layers=e4+e5", "cwd:0.5,layers=e4+e5"),
             ("cirkd_mini-batch,temperature=2.0", "cirkd_minibatch,temperature=2"),
             ("hlfd_paper:2", "hlfd:2"),
-            ("best", "dist:10"),
-            ("best:2,gamma=3", "dist:20,gamma=3"),
+            ("best", "dice_semimetric"),
+            ("best:2", "dice_semimetric:2"),
         ],
     )
     def test_its_shortest_text_means_the_same(self, text: str, shortest: str) -> None:
