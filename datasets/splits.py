@@ -44,6 +44,15 @@ class Split:
     def all_names(self) -> list[str]:
         return [*self.names, *self.unlabelled]
 
+    def without(self, cases: Collection[str]) -> Split:
+        """The same of the other cases."""
+
+        def kept(names: list[str]) -> list[str]:
+            return [name for name in names if name not in cases]
+
+        patients = {name: patient for name, patient in self.patients.items() if name not in cases}
+        return Split(kept(self.train), kept(self.val), kept(self.test), kept(self.unlabelled), patients)
+
     def patient_of(self, case: str) -> str:
         return self.patients.get(case) or patient_of(case)
 

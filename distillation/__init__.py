@@ -60,7 +60,7 @@ ALIASES: dict[str, str] = {
     "wo_feedback": "skd",
     "attn_kd": "at",
 }
-"""Other names: the best recipe so far (chosen on validation cases: docs/results/liver.md), and those of published code."""
+"""Other names: the best recipe so far (by validation cases: docs/results/liver.md), and those of published code."""
 
 
 def parse_method(text: str) -> MethodSpec:

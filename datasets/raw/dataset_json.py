@@ -18,6 +18,9 @@ LISTS = {"training": None, "validation": "val", "test": "test"}
 HIGHEST_LABEL = 255
 
 
+CT_WORDS = {"ct", "cta", "ncct", "cect", "cbct", "ldct", "hrct", "mdct"}
+
+
 @dataclass(frozen=True)
 class Item:
     """images: one file, or one for each channel; label: None where it is not listed; paths relative to the folder."""
@@ -56,9 +59,9 @@ class Description:
 
 
 def is_ct(name: str) -> bool:
-    """CT, ct_venous, "CT (portal)"; not PET/CT, whose image is not in HU."""
+    """CT, ct_venous, "CT (portal)", NCCT, CTA; not PET/CT, whose image is not in HU."""
     words = re.split("[^a-z0-9]+", name.lower())
-    return "ct" in words and "pet" not in words
+    return any(word in CT_WORDS for word in words) and "pet" not in words
 
 
 def read_description(path: Path) -> Description:

@@ -23,6 +23,7 @@ AIR, MISSING_AIR = (-1200.0, -500.0), 0.001
 BIN = 20
 SHIFTED_AIR, BETWEEN, SHIFTED_TISSUE = (-100.0, 200.0), (300.0, 800.0), (900.0, 1240.0)
 LEAST_TISSUE, LEAST_PEAK = 0.05, 3.0
+SOFT_TISSUE = (-200.0, 200.0)
 # The share of voxels that have one and the same value where an image was cut off at it.
 CUT_OFF = 0.01
 ANY_INTENSITY = "or take it as it is with --any_intensity"
@@ -65,6 +66,12 @@ def check_hounsfield(
         cut_off = ", as if cut to a window: what lies beyond is lost" if max(held[0], held[-1]) > CUT_OFF else ""
         return [f"HU from {lowest:.4g} to {highest:.4g}, without air{cut_off}"]
     return []
+
+
+def looks_like_hounsfield(counts: NDArray[np.int64], scale: float, shift: float) -> bool:
+    """Whether much of an image is where air is in CT, and much where soft tissue is. counts: as `check_hounsfield`."""
+    hu = np.arange(INT16.min, INT16.max + 1, dtype=np.float64) * scale + shift
+    return min(_share(counts, hu, AIR), _share(counts, hu, SOFT_TISSUE)) > LEAST_TISSUE
 
 
 def _shifted_peaks(counts: NDArray[np.int64], hu: NDArray[np.float64]) -> list[tuple[str, float, int]]:

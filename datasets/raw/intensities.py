@@ -107,8 +107,12 @@ def fill_non_finite(raw: NDArray[Any], path: Path, allowed: bool) -> list[str]:
     return [f"{count} voxels are NaN or infinite: set to the lowest value"]
 
 
-def to_int16(scaled: Scaled, path: Path, hounsfield: bool) -> tuple[NDArray[np.int16], float, float, list[str]]:
+def to_int16(
+    scaled: Scaled, path: Path, hounsfield: bool, any_intensity: bool = False
+) -> tuple[NDArray[np.int16], float, float, list[str]]:
     """The image as int16, the scale and shift that restore its physical values, and notes.
+
+    hounsfield: whether it should be CT; any_intensity: whether it need not be in HU all the same.
 
     Integers and HU keep their values where int16 can hold them, others are scaled to its range. Values far beyond
     all others are clipped, for otherwise they alone would decide the step between two levels.
@@ -117,9 +121,11 @@ def to_int16(scaled: Scaled, path: Path, hounsfield: bool) -> tuple[NDArray[np.i
     low, high = scaled.range
     if not np.isfinite([low, high]).all():
         raise UserError(f"{path}: its slope and intercept make numbers that are too large; export it again")
+    if any_intensity and scaled.count(*HU_RANGE) > scaled.raw.size / 2:
+        hounsfield = False  # Other units. Of HU with fill values it is these that are clipped.
     limits, unit = (HU_RANGE, " HU") if hounsfield else (FLOAT_RANGE, "")
     if low < limits[0] or high > limits[1]:
-        if hounsfield and scaled.count(-np.inf, limits[1]) > MOST_ABOVE * scaled.raw.size:
+        if hounsfield and not any_intensity and scaled.count(-np.inf, limits[1]) > MOST_ABOVE * scaled.raw.size:
             raise UserError(
                 f"{path}: more than 1 % of its voxels are above {limits[1]:g}, up to {high:.4g}, which can't be HU; "
                 "export it again, or take it as it is with --any_intensity"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.raw.geometry import form_notes, image_notes, place_label
-from datasets.raw.hounsfield import check_hounsfield, refuse_modality
+from datasets.raw.hounsfield import check_hounsfield, looks_like_hounsfield, refuse_modality
 from datasets.raw.intensities import Scaled, fill_non_finite, level_counts, to_int16
 from datasets.raw.label_values import read_label
 from datasets.raw.layout import Case
@@ -53,18 +53,19 @@ def read_volume(
     labels: Iterable[int],
     with_label: bool = True,
     *,
-    hounsfield: bool = False,
+    hounsfield: bool | None = None,
     reading: IntensityOptions = AS_IT_SHOULD_BE,
 ) -> Volume:
     """Read a case; UserError if a file is unreadable, the two do not fit, or a label is not in `labels`.
 
-    hounsfield: whether it should be CT; UserError if its intensities can't be HU, unless `reading` allows that.
+    hounsfield: whether it should be CT, None where nobody knows; UserError if the intensities of CT can't be HU, unless
+    `reading` allows that.
     """
     if hounsfield and not reading.any_intensity:
         refuse_modality(case)
     with open_nifti(case.image, case.channel) as source:
         orientation = Orientation.of(source.affine)
-        image, scale, shift, notes = _read_image(source, orientation, hounsfield, reading.any_intensity)
+        image, scale, shift, notes = _read_image(source, orientation, bool(hounsfield), reading.any_intensity)
     notes = image_notes(source) + notes
     label, choice = None, None
     if with_label and case.label is not None:
@@ -78,6 +79,8 @@ def read_volume(
     volume = Volume(case, image, label, (z, y, x), source.affine, source.header, scale, shift, numbers, notes, choice)
     if hounsfield:
         notes += check_hounsfield(volume.level_counts, scale, shift, case.image, reading.any_intensity)
+    elif hounsfield is False and looks_like_hounsfield(volume.level_counts, scale, shift):
+        notes.append("looks like CT, but is read as MR: name the modality in dataset.json, or give a list's --window")
     return volume
 
 
@@ -101,5 +104,5 @@ def _read_image(
         return source.load(np.int16, orientation), 1.0, 0.0, []
     raw = source.load(source.dtype.newbyteorder("="), orientation)
     filled = fill_non_finite(raw, source.path, any_intensity)
-    image, scale, shift, notes = to_int16(Scaled(raw, *source.scaling), source.path, hounsfield and not any_intensity)
+    image, scale, shift, notes = to_int16(Scaled(raw, *source.scaling), source.path, hounsfield, any_intensity)
     return image, scale, shift, filled + notes

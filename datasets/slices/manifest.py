@@ -46,8 +46,10 @@ class ManifestCase:
 
     source: of image and label the path relative to the raw folder, size in bytes and mtime in ns;
     split: train, val or test; tasks: by the task's name; label_geometry: "header" or "array" where the user chose
-    how the segmentation lies on the image; patient: None where the case's name says whose it is; digests: of the
-    written slices' contents, by their numbers (`datasets.slices.digests`), of all cut since there are digests.
+    how the segmentation lies on the image; hounsfield, any_intensity: whether it was read as CT, and without the check
+    of its intensities (None and False of earlier versions); patient: None where the case's name says whose it is;
+    digests: of the written slices' contents, by their numbers (`datasets.slices.digests`), of all cut since there are
+    digests.
     """
 
     shape: tuple[int, int, int]
@@ -60,6 +62,8 @@ class ManifestCase:
     tasks: dict[str, TaskSlices]
     notes: list[str]
     label_geometry: str | None = None
+    hounsfield: bool | None = None
+    any_intensity: bool = False
     patient: str | None = None
     digests: dict[int, str] = field(default_factory=dict)
 
@@ -101,6 +105,8 @@ class ManifestCase:
             tasks=tasks,
             notes=content["notes"],
             label_geometry=content.get("label_geometry"),
+            hounsfield=content.get("hounsfield"),
+            any_intensity=content.get("any_intensity", False),
             patient=content.get("patient"),
             digests={int(index): digest for index, digest in digests},
         )

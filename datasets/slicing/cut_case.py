@@ -93,6 +93,8 @@ def cut_case(job: CutJob) -> ManifestCase | UserError:
         tasks={},
         notes=volume.notes,
         label_geometry=volume.label_geometry,
+        hounsfield=job.hounsfield,
+        any_intensity=job.reading.any_intensity,
         patient=job.case.patient,
     )
     numbered = [(int(index), mask) for index, mask in zip(volume.slices, masks, strict=True)]

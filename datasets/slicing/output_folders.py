@@ -124,14 +124,16 @@ class OutputFolders:
         state, destination = source_state(case, self.inpath), self.destination(case.name)
         for folder in self.folders:
             entry = folder.manifest.cases.get(case.name)
-            if entry is None or entry.source != state or self._is_turned_otherwise(entry):
+            if entry is None or entry.source != state or self._was_read_otherwise(entry):
                 folder.remove_case(case.name)
             elif folder is not destination:
                 folder.move_case(case.name, destination)
 
-    def _is_turned_otherwise(self, entry: ManifestCase) -> bool:
-        """Whether the segmentation was placed by another choice; a run without one keeps what is there."""
-        return entry.label_geometry is not None and self.reading.label_geometry not in (None, entry.label_geometry)
+    def _was_read_otherwise(self, entry: ManifestCase) -> bool:
+        """Whether image or segmentation were read by other choices; without one, a segmentation's place is kept."""
+        turned = entry.label_geometry is not None and self.reading.label_geometry not in (None, entry.label_geometry)
+        other_kind = entry.hounsfield not in (None, self.layout.hounsfield)
+        return turned or other_kind or (entry.any_intensity and not self.reading.any_intensity)
 
     def _choose_again(self, case: Case) -> None:
         """Update the manifest entry of a case, if it has one, to the split and the options of this run."""

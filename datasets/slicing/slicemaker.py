@@ -96,16 +96,22 @@ def _cut_labelled(
     save_split(outpath / SPLITS, split, split_options)
     folders.remove_cases(split.unlabelled)
     used = [case for case in cases if case.name not in split.unlabelled]
-    cut, new, unusable = _cut(folders, used, options.workers)
-    if unusable and not options.keep_going:
+    cut, new, errors = _cut(folders, used, options.workers)
+    unusable = list(errors.values())
+    if errors and not options.keep_going:
+        if is_first_run:
+            (outpath / SPLITS).unlink()  # Else a case that is taken away would be missed.
         return SliceMakerSummary(split, unusable=unusable)
+    if errors:
+        split = split.without(errors)
+        save_split(outpath / SPLITS, split, split_options)
     if not folders.has_target():
         folders.remove_task()
         folders.finish()
         if is_first_run:
             (outpath / SPLITS).unlink()
-        errors = "".join(f"; {error}" for error in unusable)
-        raise UserError(f"{inpath}: no case has the target of task {label_map.name}; choose another --task{errors}")
+        others = "".join(f"; {error}" for error in unusable)
+        raise UserError(f"{inpath}: no case has the target of task {label_map.name}; choose another --task{others}")
     folders.finish()
     summary = SliceMakerSummary(split, split_origin(saved, split, split_options), cut=cut, new=new, unusable=unusable)
     for name, entry in folders.entries():
@@ -151,7 +157,8 @@ def _cut_unlabelled(
     folders = OutputFolders(inpath, outpath, layout, NO_MASK, cut_options, split, seed, reading)
     _refuse_missing_cases(folders, [case.name for case in cases])
     folders.remove_cases([case.name for case in cases if case.label is not None])
-    cut, new, unusable = _cut(folders, unlabelled, options.workers) if unlabelled else (0, 0, [])
+    cut, new, errors = _cut(folders, unlabelled, options.workers) if unlabelled else (0, 0, {})
+    unusable = list(errors.values())
     if options.keep_going or not unusable:
         folders.finish()
     entries = dict(folders.entries())
@@ -160,10 +167,10 @@ def _cut_unlabelled(
     return UnlabelledSummary(outpath, len(unlabelled) - len(unusable), cut, slices, new, notes), unusable
 
 
-def _cut(folders: OutputFolders, cases: Sequence[Case], workers: int | None) -> tuple[int, int, list[str]]:
+def _cut(folders: OutputFolders, cases: Sequence[Case], workers: int | None) -> tuple[int, int, dict[str, str]]:
     """Cut what is not on disk yet; the numbers of cases cut and of slices written, and the errors of the other cases.
 
-    The errors are in the order of the cases.
+    The errors are by the names of the cases, in their order.
     """
     folders.arrange(cases)
     jobs = folders.jobs(cases)
@@ -178,7 +185,7 @@ def _cut(folders: OutputFolders, cases: Sequence[Case], workers: int | None) -> 
         folders.add(job.case.name, entry)
         new += len(entry.written_slices - job.on_disk)
         bar.set_postfix_str(f"{new / max(bar.format_dict['elapsed'], 1e-3):.0f} slices/s", refresh=False)
-    in_order = [errors[case.name] for case in cases if case.name in errors]
+    in_order = {case.name: errors[case.name] for case in cases if case.name in errors}
     return len(jobs) - len(errors), new, in_order
 
 

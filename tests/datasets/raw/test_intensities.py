@@ -43,6 +43,12 @@ def restored(volume: Volume) -> NDArray[np.float64]:
     return volume.image * volume.scale + volume.shift
 
 
+def test_ct_that_is_read_as_mr_is_noted(tmp_path: Path) -> None:
+    (note,) = read(tmp_path, ct(), hounsfield=False).notes
+    assert note.startswith("looks like CT, but is read as MR")
+    assert read(tmp_path, np.abs(ct()), hounsfield=False).notes == []
+
+
 class TestOutliers:
     @pytest.mark.parametrize("value", [1e9, -3.4e38, 3e38])
     @pytest.mark.parametrize("hounsfield", [True, False])
@@ -53,6 +59,13 @@ class TestOutliers:
         np.testing.assert_allclose(restored(volume)[1:], image[1:], atol=0.51)
         assert "voxels are beyond" in volume.notes[0] and volume.notes[0].endswith("clipped")
         assert len(np.unique(window_image(volume.image, *volume_window(volume, SOFT_TISSUE)))) > 100
+
+    def test_a_fill_value_beside_nan_where_any_intensity_goes(self, tmp_path: Path) -> None:
+        image = ct()
+        image[:, :4], image[3, 16, 16] = -3.4e38, np.nan
+        volume = read(tmp_path, image, ANY)
+        np.testing.assert_allclose(restored(volume)[:3, 4:], image[:3, 4:], atol=0.51)
+        assert restored(volume).min() == pytest.approx(-4096, abs=1)
 
     def test_a_fill_value_around_the_patient(self, tmp_path: Path) -> None:
         image = ct().astype(np.float64)
@@ -163,7 +176,7 @@ class TestHounsfieldUnits:
         with pytest.raises(UserError, match=rf"image\.nii\.gz: its data set calls it {modality.split()[0]}"):
             read(tmp_path, ct(), modality=modality)
         assert read(tmp_path, ct(), ANY, modality=modality).notes == []
-        assert read(tmp_path, ct(), hounsfield=False, modality=modality).notes == []
+        assert read(tmp_path, np.abs(ct()), hounsfield=False, modality=modality).notes == []
 
     @pytest.mark.parametrize("modality", ["CT", "ct", "arterial", "CT of PET/CT", None])
     def test_other_channels_are_read(self, tmp_path: Path, modality: str | None) -> None:

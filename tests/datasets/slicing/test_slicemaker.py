@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 
 from datasets.raw import open_layout
+from datasets.raw.layout import Layout
+from datasets.raw.options import ReadingOptions
 from datasets.slices.slice_folder import SliceFolder
 from datasets.slicing.options import RawOptions, SliceMakerOptions
 from datasets.slicing.slicemaker import make_slices
@@ -194,7 +197,8 @@ class TestUnusableCases:
         script, out = ROOT / "scripts" / "SliceMaker.py", damaged.parent / "out"
         command = [sys.executable, script, "--inpath", damaged, "--outpath", out, "--keep_going"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 2 and "cases: 5 " in done.stdout
+        assert done.returncode == 2 and "cases: 3 " in done.stdout
+        assert sorted(load_split(out / "splits.json").names) == ["00000", "00002", "00004"]
         (line,) = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.startswith("error: ")]
         assert "case_00001" in line and "case_00003" in line
         assert on_disk(out).keys() == {"00000", "00002", "00004"}
@@ -202,6 +206,13 @@ class TestUnusableCases:
         for number in (1, 3):
             kits_case(damaged, number)
         assert make(damaged).cut == 2
+
+    def test_can_be_taken_away(self, damaged: Path) -> None:
+        with pytest.raises(UserError, match="2 cases cannot be used"):
+            make(damaged)
+        for number in (1, 3):
+            shutil.rmtree(damaged / f"case_{number:05d}")
+        assert make(damaged).listed > 0
 
     def test_unlabelled_ones_too(self, raw: Path) -> None:
         for number in (1, 3):
@@ -211,6 +222,20 @@ class TestUnusableCases:
             make(raw, unlabelled=0.5)
         summary = make(raw, unlabelled=0.5, keep_going=True)
         assert len(summary.unusable) == 2 and summary.listed > 0
+
+
+def test_cases_are_read_again_where_another_check_asks_for_it(raw: Path) -> None:
+    """As MR first, then as CT; without the check first, then with it."""
+    out = raw.parent / "out"
+    layout = open_layout("kits", raw)
+    as_mr = replace(layout, window=None)
+
+    def cut(layout: Layout, any_intensity: bool = False) -> int:
+        reading = ReadingOptions(any_intensity=any_intensity)
+        return make_slices(raw, out, layout, layout.label_map("tumor"), SliceMakerOptions(), reading).cut
+
+    assert [cut(as_mr), cut(as_mr), cut(layout), cut(layout)] == [5, 0, 5, 0]
+    assert [cut(layout, True), cut(as_mr, True), cut(as_mr)] == [0, 5, 5]
 
 
 class TestFound:

@@ -21,7 +21,7 @@ def test_rows_are_methods_joined_by_a_slash() -> None:
 
 
 def test_one_loss_has_one_row() -> None:
-    given = ("dice_semimetric", "kd:0.50", "best", "kd:0.5,temperature=1", "kd/balance=1", "at,layers=e5", "at/kd", "kd/at")
+    given = ("dice_semimetric", "kd:0.5", "best", "kd:0.50", "kd/balance=1", "at,layers=e5", "at/kd", "kd/at")
     rows, repeated = distinct_rows([read_row(word) for word in given], ["malunet"], "unet", classes=2)
     assert [row.name for row in rows] == ["dice_semimetric", "kd:0.5", "kd/balance=1", "at", "at/kd"]
     assert repeated == {"kd/at": "at/kd"}
