@@ -152,6 +152,17 @@ class TestAnyNifti:
     def test_numbers_that_do_not_start_at_zero_are_cases(self, tmp_path: Path) -> None:
         assert len(find_cases(put(tmp_path, "amos_0001.nii", "amos_0002.nii"), "kits")) == 2
 
+    @pytest.mark.parametrize("counts", [(8,), (2,), (4, 4, 8), (4, 3)])
+    def test_numbered_patients_are_no_channels(self, tmp_path: Path, counts: tuple[int, ...]) -> None:
+        names = {f"site{site}_{number:04d}" for site, count in enumerate(counts) for number in range(count)}
+        found = find_cases(put(tmp_path / "cts", *(f"{name}.nii.gz" for name in names)), "kits")
+        assert {case.name for case in found} == names and found.left_out == {}
+
+    @pytest.mark.parametrize(("folder", "channel"), [("imagesTs", None), ("cts", 1)])
+    def test_one_case_with_its_channels(self, tmp_path: Path, folder: str, channel: int | None) -> None:
+        root = put(tmp_path / folder, "a_0000.nii.gz", "a_0001.nii.gz")
+        assert [case.name for case in find_cases(root, "kits", channel)] == ["a"]
+
     @pytest.mark.parametrize("name", ["scan.nrrd", "scan.MHA", "scan.mhd", "scan.dcm"])
     def test_another_format_names_the_conversion(self, tmp_path: Path, name: str) -> None:
         put(tmp_path, name)
