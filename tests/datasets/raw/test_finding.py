@@ -86,6 +86,19 @@ class TestKinds:
         assert "not named as the layout's files: 1: case_00000/pet.nii" in notes
         assert "no NIfTI; convert it to NIfTI with SimpleITK: " in notes and "1: case_00001/imaging.mha" in notes
 
+    @pytest.mark.parametrize(
+        ("dataset", "files"),
+        [
+            ("kits", ["imaging", "aggregated_MAJ_seg", "aggregated_OR_seg", "aggregated_AND_seg"]),
+            ("kits", ["imaging", "segmentation", "segmentations/kidney_instance-1", "instances/tumor_instance-1"]),
+            ("acdc", ["patient001_frame01", "patient001_frame01_gt", "patient001_4d"]),
+        ],
+    )
+    def test_further_files_of_the_layout_are_no_news(self, tmp_path: Path, dataset: str, files: list[str]) -> None:
+        folder = "case_00001" if dataset == "kits" else "patient001"
+        root = put(tmp_path, *(f"{folder}/{file}.nii.gz" for file in files), f"{folder}/pet.nii")
+        assert find(dataset, root).notes == [f"left out, not named as the layout's files: 1: {folder}/pet.nii"]
+
     def test_a_link_in_a_circle(self, tmp_path: Path) -> None:
         root = put(tmp_path, "case_00000/imaging.nii.gz")
         (root / "case_00000" / "up").symlink_to(root)
