@@ -31,10 +31,16 @@ def find_cases(path: Path, dataset: str, channel: int | None = None) -> FoundCas
         try:
             return any_nifti.find(path, channel)
         except NoCases as no_image:
+            if below := next(filter(_holds_images, (path / "imagesTs", path / "imagesTr")), None):
+                raise UserError(f"{path}: holds no images itself; give {below}, which does") from None
             details = str(no_image).partition("; ")[2]
             raise UserError(
                 f"{reason}; nor does it hold images as .nii or .nii.gz files{details and '; '}{details}"
             ) from None
+
+
+def _holds_images(folder: Path) -> bool:
+    return folder.is_dir() and any(nifti_stem(file) for file in folder.iterdir())
 
 
 def _one_image(path: Path, channel: int | None) -> FoundCases:
