@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,16 @@ def organ_and_tumor() -> dict[str, LabelMap]:
     return organ_and_lesions({"tumor": 2})
 
 
-def named_regions(labels: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, LabelMap], dict[int, str]]:
+def named_regions(
+    labels: Mapping[str, tuple[int, ...]], source: Path | str
+) -> tuple[dict[str, LabelMap], dict[int, str]]:
     """The label maps for named groups of source labels, and every label with its meaning, the background included.
 
-    A task for each group, and `all`: every label a class, the groups its regions.
+    A task for each group, and `all`: every label a class, the groups its regions. UserError, with the `source` of the
+    names, if one of them is `all`.
     """
+    if "all" in labels:
+        raise UserError(f"{source}: names a label 'all', which is the name of the task of every label; choose another")
     numbers = sorted({number for group in labels.values() for number in group})
     names = {group[0]: name for name, group in labels.items() if len(group) == 1}
     classes = tuple(names.get(number, f"label_{number}") for number in numbers)

@@ -16,6 +16,8 @@ from datasets.raw.tree import nifti_stem, scan
 
 EXPECTED = "patientNNN/patientNNN_frameNN.nii.gz with patientNNN/patientNNN_frameNN_gt.nii.gz"
 FRAME = re.compile(r"patient.*_frame.*")
+# All frames of a patient, two of which are files of their own.
+SERIES = re.compile(r"patient.*_4d")
 
 
 def find(root: Path) -> FoundCases:
@@ -31,7 +33,8 @@ def find(root: Path) -> FoundCases:
         if stem == name or image is None:
             label = path if stem != name else tree.find(path.parent, f"{name}_gt")
             candidates.append(Candidate(name, image, label, f"{name}.nii.gz next to it"))
-    return identify(candidates, tree, EXPECTED)
+    beside = [path for path in tree.files if SERIES.fullmatch(nifti_stem(path) or "")]
+    return identify(candidates, tree, EXPECTED, beside=beside)
 
 
 def layout(root: Path) -> Layout:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from datasets.raw.cases import OTHER_CHANNELS, Candidate, FoundCases, identify
-from datasets.raw.tree import nifti_stem, scan, split_channel
+from datasets.raw.tree import NO_CHANNEL, nifti_stem, scan, split_channel
 
 EXPECTED = "images as .nii.gz or .nii files"
 MASKS = "taken for segmentations by their names"
 BELOW = "in a folder below; give that folder"
+# More files than these with one name and four digits are patients rather than channels.
+MOST_CHANNELS = 4
 _WORD = "(segmentations?|segs?|masks?|labels?|labelmaps?|gt|annotations?|pred|predictions?)"
 MASK_NAME = re.compile(rf"{_WORD}|.*[-_.]{_WORD}|{_WORD}[-_.].*")
 
@@ -30,7 +32,7 @@ def is_mask(path: Path) -> bool:
 
 
 def find(root: Path, channel: int | None = None) -> FoundCases:
-    """The images in `root`, not below it. NAME_0000, NAME_0001, ... of one geometry are the channels of one case.
+    """The images in `root`, not below it. NAME_0000, NAME_0001, ... are the channels of one case where they can be.
 
     channel: to read of images with several, in one file or in files of their own; None for the first of files.
     """
@@ -38,7 +40,7 @@ def find(root: Path, channel: int | None = None) -> FoundCases:
     files = [path for path in tree.folders.get(root, []) if not is_mask(path)]
     candidates = []
     other: dict[str, list[Path]] = defaultdict(list)
-    for name, paths in _grouped(files):
+    for name, paths in _grouped(files, channel is not None or _is_of_nnunet(root)):
         wanted = 0 if len(paths) == 1 else channel or 0
         if wanted >= len(paths):
             other[f"without channel {wanted}, which the network was trained on"] += paths
@@ -64,21 +66,45 @@ def channel_of(path: Path, channel: int | None) -> int | None:
     return channel if len(shape) > 3 and int(np.prod(shape[3:])) > 1 else None
 
 
-def _grouped(files: Sequence[Path]) -> Iterator[tuple[str, list[Path]]]:
+def _is_of_nnunet(root: Path) -> bool:
+    return root.absolute().name in ("imagesTr", "imagesTs") or (root.absolute().parent / "dataset.json").is_file()
+
+
+def _grouped(files: Sequence[Path], expects_channels: bool) -> Iterator[tuple[str, list[Path]]]:
     """Each case's name with its files, one for each channel."""
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in files:
         groups[split_channel(nifti_stem(path) or "")[0]].append(path)
+    channels = {base for base, paths in groups.items() if _are_channels(paths)}
+    if not _is_plausible(groups, channels, expects_channels):
+        channels = set()
     for base, paths in groups.items():
-        if _are_channels(paths):
+        if base in channels:
             yield base, paths
         else:
             yield from ((name_of(path), [path]) for path in paths)
 
 
+def _is_plausible(groups: Mapping[str, Sequence[Path]], channels: Collection[str], expects_channels: bool) -> bool:
+    """Whether the groups in `channels` are cases: numbered patients must not vanish as the channels of one.
+
+    Unless channels are expected, several cases have to agree in their number.
+    """
+    sizes = [len(groups[base]) for base in channels]
+    if max(sizes, default=1) > MOST_CHANNELS:
+        return False
+    numbered = [base for base, paths in groups.items() if any(_number(path) != NO_CHANNEL for path in paths)]
+    agree = len(set(sizes)) == 1 and len(sizes) == len(numbered)
+    return expects_channels or max(sizes, default=1) == 1 or (agree and len(sizes) > 1)
+
+
+def _number(path: Path) -> int:
+    return split_channel(nifti_stem(path) or "")[1]
+
+
 def _are_channels(paths: Sequence[Path]) -> bool:
     """Numbered from 0 on without a gap, and of one geometry."""
-    if [split_channel(nifti_stem(path) or "")[1] for path in paths] != list(range(len(paths))):
+    if [_number(path) for path in paths] != list(range(len(paths))):
         return False
     (shape, affine), *others = map(_geometry, paths)
     return all(other[0] == shape and np.allclose(other[1], affine, atol=1e-3) for other in others)

@@ -26,7 +26,7 @@ def layout(labels: Sequence[str], window: tuple[float, float] | None) -> Layout:
     named = parse_labels(labels)
     if window is not None and not window[0] < window[1]:
         raise UserError(f"--window {window[0]:g} {window[1]:g}: the first number must be the lower one")
-    tasks, meanings = named_regions(named)
+    tasks, meanings = named_regions(named, "--labels")
     return Layout("list", find, tasks, meanings, window)
 
 
@@ -38,7 +38,7 @@ def parse_labels(labels: Sequence[str]) -> dict[str, tuple[int, ...]]:
         values = [int(number) if number.strip().isdigit() else 0 for number in numbers.split(",")]
         if not name or min(values) < 1 or max(values) > HIGHEST_LABEL:
             raise UserError(f"--labels {text}: expected a label from 1 to {HIGHEST_LABEL} and its name, as in 1=organ")
-        if (plain := name.strip().lower().replace(" ", "_")) in (*named, "all"):
+        if (plain := name.strip().lower().replace(" ", "_")) in named:
             raise UserError(f"--labels {text}: the name {plain} is taken; choose another")
         named[plain] = tuple(values)
     if not named:

@@ -66,12 +66,14 @@ def identify(
     *,
     named_by_path: bool = False,
     other: Mapping[str, Collection[Path]] | None = None,
+    beside: Collection[Path] = (),
 ) -> FoundCases:
     """The cases of any layout: each with its own name, patient, image, channel and segmentation, sorted by name.
 
     Cases whose files were not fetched are left out. named_by_path: cases of one name get that of their folder in
     front of it, except for the only one that can be trained on; otherwise two cases of one name are refused, for
-    names are the patients' numbers. other: reason -> files that are left out on purpose.
+    names are the patients' numbers. other: reason -> files that are left out on purpose; beside: further files that
+    every folder of the layout has, of which nothing is said.
 
     UserError that names the files: segmentations without image (all of them), one image in two cases, two cases of
     one name. NoCases, with the `expected` files, if there is no case.
@@ -91,6 +93,7 @@ def identify(
     single = _without_repetitions(fetched + without_label, left_out)
     cases = _with_patients(_with_names(single, tree.root, named_by_path))
     known = {path for each in candidates for path in (each.image, each.label)}
+    known |= set(beside)
     known |= {path for paths in left_out.values() for path in paths}
     if unknown := [path for path in tree.files if path not in known]:
         left_out[NOT_RECOGNISED] = unknown

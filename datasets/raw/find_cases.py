@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets.raw import LIST, any_nifti, case_list, open_layout
+from datasets.raw import LIST, any_nifti, case_list, kits, open_layout
 from datasets.raw.cases import Candidate, FoundCases, identify
 from datasets.raw.layout import NoCases
 from datasets.raw.tree import NOT_FETCHED, Tree, conversion, is_fetched, is_foreign, nifti_stem
@@ -23,16 +23,24 @@ def find_cases(path: Path, dataset: str, channel: int | None = None) -> FoundCas
     try:
         if dataset == LIST:
             return case_list.find(path)
+        if dataset == "kits":
+            return kits.find(path)  # its layout reads segmentations, for the labels
         of_msd = str(channel) if channel is not None and dataset == "msd" else None
         return open_layout(dataset, path, channel=of_msd).find(path)
     except NoCases as reason:
         try:
             return any_nifti.find(path, channel)
         except NoCases as no_image:
+            if below := next(filter(_holds_images, (path / "imagesTs", path / "imagesTr")), None):
+                raise UserError(f"{path}: holds no images itself; give {below}, which does") from None
             details = str(no_image).partition("; ")[2]
             raise UserError(
                 f"{reason}; nor does it hold images as .nii or .nii.gz files{details and '; '}{details}"
             ) from None
+
+
+def _holds_images(folder: Path) -> bool:
+    return folder.is_dir() and any(nifti_stem(file) for file in folder.iterdir())
 
 
 def _one_image(path: Path, channel: int | None) -> FoundCases:

@@ -8,11 +8,14 @@ aggregated_MAJ_seg.nii.gz. KiTS23 names its files as KiTS19 does.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datasets.labels import organ_and_lesions
 from datasets.raw.cases import Candidate, FoundCases, identify
+from datasets.raw.label_values import TOLERANCE
 from datasets.raw.layout import Layout
 from datasets.raw.nifti import Orientation, open_nifti
 from datasets.raw.tree import EMPTY, Tree, is_fetched, nifti_stem, scan
@@ -20,6 +23,9 @@ from utils.errors import UserError
 
 EXPECTED = "case_NNNNN/imaging.nii.gz with case_NNNNN/segmentation.nii.gz"
 SEGMENTATIONS = ("segmentation", "aggregated_MAJ_seg")
+# KiTS21 has the segmentations of every rater, and their union and intersection; KiTS23 those of every instance.
+OTHER_VOTES = ("aggregated_OR_seg", "aggregated_AND_seg")
+OF_RATERS = ("segmentations", "instances")
 CYST = 3
 # Half of the cases of KiTS23 have a cyst: among this many, one has.
 PROBED = 20
@@ -29,14 +35,17 @@ def find(root: Path) -> FoundCases:
     """The cases in `root`, or in the nearest folders below it that hold any (a clone keeps them in data/)."""
     tree = scan(root)
     candidates = []
+    beside: list[Path] = []
     for folder in _case_folders(tree):
+        beside += [path for vote in OTHER_VOTES for path in tree.named.get(folder / vote, [])]
+        beside += [path for name in OF_RATERS for path in tree.folders.get(folder / name, [])]
         image, label = tree.find(folder, "imaging"), tree.find(folder, *SEGMENTATIONS)
         if image or label:
             name = folder.name.removeprefix("case_")
             candidates.append(Candidate(name, image, label, "imaging.nii.gz next to it"))
         elif folder not in tree.left_out.get(EMPTY, []):
             tree.leave_out(EMPTY, folder)
-    return identify(candidates, tree, EXPECTED)
+    return identify(candidates, tree, EXPECTED, beside=beside)
 
 
 def layout(root: Path) -> Layout:
@@ -70,10 +79,23 @@ def _has_cysts(tree: Tree) -> bool:
 
 
 def _holds_cyst(path: Path) -> bool:
+    """Slab by slab, and no further than the first cyst."""
     try:
         with open_nifti(path) as source:
             slope, intercept = source.scaling
-            stored = source.load(source.dtype.newbyteorder("="), Orientation.of(source.affine))
-            return bool((np.abs(stored * slope + intercept - CYST) < 0.01).any())
+
+            def look(slab: NDArray[Any]) -> NDArray[Any]:
+                if (np.abs(slab * slope + intercept - CYST) < TOLERANCE).any():
+                    raise _CystFoundError
+                return np.zeros((1, 1, 1), np.uint8)
+
+            source.load(np.uint8, Orientation.of(source.affine), look)
+    except _CystFoundError:
+        return True
     except UserError:
-        return False  # reading the case will say what is wrong with it
+        pass  # reading the case will say what is wrong with it
+    return False
+
+
+class _CystFoundError(Exception):
+    """Ends the reading of a segmentation."""

@@ -35,7 +35,7 @@ def layout(root: Path, channel: str | None = None) -> Layout:
     channel: of images with several, its name or number; None is the first.
     """
     description = _description(root, scan(root))
-    tasks, labels = named_regions(description.labels)
+    tasks, labels = named_regions(description.labels, root / FILE)
     number = description.channel_of(channel, root / FILE)
     is_hounsfield = bool(description.channels) and is_ct(description.channels[number])
     return Layout(

@@ -19,6 +19,8 @@ NO_CHANNEL = 10**4
 
 NOT_FETCHED = "not fetched (git lfs pull, git annex get or datalad get brings them)"
 EMPTY = "folders of cases without a file"
+# How the folders begin that a layout takes for cases: those of KiTS and LiTS, and of ACDC.
+CASE_FOLDERS = ("case_", "patient")
 LINKED_TWICE = "links to folders that were read already"
 
 
@@ -89,7 +91,7 @@ def scan(root: Path) -> Tree:
         for name in shown:
             if not nifti_stem(Path(name)) and not (folder / name).exists():
                 tree.leave_out(NOT_FETCHED, folder / name)
-        if not folders and not shown and folder != root:
+        if not folders and not shown and folder != root and folder.name.startswith(CASE_FOLDERS):
             tree.leave_out(EMPTY, folder)
     return tree
 

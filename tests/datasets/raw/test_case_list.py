@@ -73,7 +73,7 @@ def test_labels() -> None:
         "organ": (1, 2), "tumor": (2,), "big_vessel": (3,)
     }  # fmt: skip
     assert parse_labels(["1,2=liver", "2=tumor"]) == {"liver": (1, 2), "tumor": (2,)}
-    for wrong in ("organ=1", "1", "0=organ", "300=organ", "1=all", "="):
+    for wrong in ("organ=1", "1", "0=organ", "300=organ", "="):
         with pytest.raises(UserError, match=f"--labels {wrong}: "):
             parse_labels([wrong])
     with pytest.raises(UserError, match="the name a is taken"):
@@ -88,3 +88,8 @@ def test_options_belong_to_the_list(tmp_path: Path) -> None:
     for options in ({"labels": ["1=organ"]}, {"window": (0, 1)}):
         with pytest.raises(UserError, match=r"is of --dataset list alone, not of kits"):
             open_layout("kits", tmp_path, **options)  # type: ignore[arg-type]
+
+
+def test_a_label_named_as_the_task_of_every_label() -> None:
+    with pytest.raises(UserError, match=r"--labels: names a label 'all', .*; choose another"):
+        open_layout("list", Path("unused"), ("1=organ", "2=All"))

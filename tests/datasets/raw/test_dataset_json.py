@@ -187,6 +187,12 @@ class TestNames:
         assert "listed in dataset.json, and not there: 1: imagesTs/t.nii.gz" in "".join(find(root).notes)
 
 
+def test_a_label_named_as_the_task_of_every_label(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"labels": {"background": 0, "All": [1, 2], "tumor": 2}})
+    with pytest.raises(UserError, match=r"dataset\.json: names a label 'all', .*; choose another"):
+        open_layout("msd", root)
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     st.sets(

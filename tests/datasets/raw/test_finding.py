@@ -13,6 +13,7 @@ from datasets.raw import any_nifti, open_layout
 from datasets.raw.cases import FoundCases
 from datasets.raw.find_cases import find_cases
 from datasets.raw.layout import NoCases
+from datasets.raw.tree import EMPTY
 from utils.errors import UserError
 
 
@@ -86,6 +87,25 @@ class TestKinds:
         assert "not named as the layout's files: 1: case_00000/pet.nii" in notes
         assert "no NIfTI; convert it to NIfTI with SimpleITK: " in notes and "1: case_00001/imaging.mha" in notes
 
+    @pytest.mark.parametrize(
+        ("dataset", "files"),
+        [
+            ("kits", ["imaging", "aggregated_MAJ_seg", "aggregated_OR_seg", "aggregated_AND_seg"]),
+            ("kits", ["imaging", "segmentation", "segmentations/kidney_instance-1", "instances/tumor_instance-1"]),
+            ("acdc", ["patient001_frame01", "patient001_frame01_gt", "patient001_4d"]),
+        ],
+    )
+    def test_further_files_of_the_layout_are_no_news(self, tmp_path: Path, dataset: str, files: list[str]) -> None:
+        folder = "case_00001" if dataset == "kits" else "patient001"
+        root = put(tmp_path, *(f"{folder}/{file}.nii.gz" for file in files), f"{folder}/pet.nii")
+        assert find(dataset, root).notes == [f"left out, not named as the layout's files: 1: {folder}/pet.nii"]
+
+    @pytest.mark.parametrize(("folder", "empty"), [("imagesTs", False), ("case_00002", True), ("patient002", True)])
+    def test_only_the_folder_of_a_case_can_lack_its_files(self, tmp_path: Path, folder: str, empty: bool) -> None:
+        root = put(tmp_path, "volume-1.nii")
+        (root / folder).mkdir()
+        assert find("lits", root).left_out == ({EMPTY: [root / folder]} if empty else {})
+
     def test_a_link_in_a_circle(self, tmp_path: Path) -> None:
         root = put(tmp_path, "case_00000/imaging.nii.gz")
         (root / "case_00000" / "up").symlink_to(root)
@@ -151,6 +171,24 @@ class TestAnyNifti:
 
     def test_numbers_that_do_not_start_at_zero_are_cases(self, tmp_path: Path) -> None:
         assert len(find_cases(put(tmp_path, "amos_0001.nii", "amos_0002.nii"), "kits")) == 2
+
+    @pytest.mark.parametrize("counts", [(8,), (2,), (4, 4, 8), (4, 3)])
+    def test_numbered_patients_are_no_channels(self, tmp_path: Path, counts: tuple[int, ...]) -> None:
+        names = {f"site{site}_{number:04d}" for site, count in enumerate(counts) for number in range(count)}
+        found = find_cases(put(tmp_path / "cts", *(f"{name}.nii.gz" for name in names)), "kits")
+        assert {case.name for case in found} == names and found.left_out == {}
+
+    @pytest.mark.parametrize(("folder", "channel"), [("imagesTs", None), ("cts", 1)])
+    def test_one_case_with_its_channels(self, tmp_path: Path, folder: str, channel: int | None) -> None:
+        root = put(tmp_path / folder, "a_0000.nii.gz", "a_0001.nii.gz")
+        assert [case.name for case in find_cases(root, "kits", channel)] == ["a"]
+
+    @pytest.mark.parametrize("dataset", ["kits", "lits"])
+    def test_the_root_of_another_layout_names_the_folder_to_give(self, tmp_path: Path, dataset: str) -> None:
+        root = put(tmp_path, "dataset.json", "imagesTr/a_0000.nii.gz", "imagesTs/b_0000.nii.gz", "labelsTr/a.nii.gz")
+        with pytest.raises(UserError) as refused:
+            find_cases(root, dataset)
+        assert str(refused.value) == f"{root}: holds no images itself; give {root / 'imagesTs'}, which does"
 
     @pytest.mark.parametrize("name", ["scan.nrrd", "scan.MHA", "scan.mhd", "scan.dcm"])
     def test_another_format_names_the_conversion(self, tmp_path: Path, name: str) -> None:

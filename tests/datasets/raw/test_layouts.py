@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from datasets.raw import LAYOUTS, open_layout
+from datasets.raw.find_cases import find_cases
 from datasets.raw.layout import Layout
+from datasets.raw.nifti import Orientation, Source
 from tests.contracts.layouts import IMAGE, LABEL, LayoutContract
 from tests.data import KITS, LITS, kits_case, save
 from utils.errors import UserError
@@ -208,6 +210,21 @@ class TestKitsWithCysts(LayoutContract):
 class TestKits23(TestKitsWithCysts):
     segmentation = "segmentation"
     cyst = 3
+
+
+def test_cysts_are_looked_for_slab_by_slab_and_not_to_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    label = np.zeros((40, 256, 256), np.uint8)
+    label[0] = 3
+    save(label, kits_case(tmp_path, 0) / "segmentation.nii.gz", LITS)
+    load, slabs = Source.load, []
+
+    def watched(source: Source, dtype: Any, orientation: Orientation, convert: Any) -> Any:
+        return load(source, dtype, orientation, lambda slab: slabs.append(slab.shape[2]) or convert(slab))
+
+    monkeypatch.setattr(Source, "load", watched)
+    assert "cyst" in open_layout("kits", tmp_path).tasks
+    assert len(slabs) == 1 and slabs[0] < 40
+    assert len(find_cases(tmp_path, "kits")) == 1 and len(slabs) == 1
 
 
 def test_tasks_of_organ_and_tumor(tmp_path: Path) -> None:
