@@ -46,10 +46,10 @@ class Scale:
     """
 
     cases: int = 28
-    size: int = 96
+    size: int = 80
     slices: tuple[int, int] = (20, 28)
-    teacher_steps: int = 250
-    steps: int = 150
+    teacher_steps: int = 220
+    steps: int = 250
 
 
 FULL = Scale()
