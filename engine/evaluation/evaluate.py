@@ -115,7 +115,10 @@ def _layout_to_score(segmenter: Segmenter, options: EvaluationOptions, inpath: P
     """
     if options.window and options.window != segmenter.window:
         raise UserError("--window: cases are scored in the window that the network was trained with; leave it out")
-    window = segmenter.window if normalise_name(dataset) == LIST else options.window
+    # A list has a window where it is of CT, and one that MR was trained with must not make it that.
+    window = options.window
+    if normalise_name(dataset) == LIST:
+        window = segmenter.window if segmenter.hounsfield else None
     # In the network's channel, of images with several.
     channel = str(segmenter.channel) if segmenter.channel is not None and normalise_name(dataset) == "msd" else None
     layout = open_layout(dataset, inpath, options.labels, window, channel)

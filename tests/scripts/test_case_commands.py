@@ -114,6 +114,21 @@ def test_a_list_is_predicted_and_scored(checkpoint: MakeCheckpoint, tmp_path: Pa
     assert json.loads((tmp_path / "r.json").read_text())["cases"] == 2
 
 
+def test_mr_with_a_window_is_not_taken_for_ct(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    image, label = ct_and_label()
+    save(image + 8000, tmp_path / "image.nii.gz")  # Far from HU.
+    save(label, tmp_path / "label.nii.gz")
+    file = tmp_path / "cases.csv"
+    file.write_text("image,label\nimage.nii.gz,label.nii.gz")
+    mr, ct = (checkpoint(dataset="list", window=(0.0, 9000.0), hounsfield=is_ct) for is_ct in (False, True))
+    words = ["--inpath", file, "--outpath", tmp_path / "r.json", "--device", "cpu", "--labels", "1=organ", "2=tumor"]
+    for ckpt, is_ct in ((mr, False), (ct, True)):
+        note = "HU from 7000 to 8999, without air"
+        predicted, scored = tmp_path / f"out_{is_ct}", in_process("scripts/evaluate.py", "--ckpt", ckpt, *words)
+        assert (note in output_of(predict(ckpt, file, predicted))) is is_ct
+        assert output_of(scored) and (note in scored.stderr) is is_ct
+
+
 def test_all_cases_that_cannot_be_scored_are_named(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     for number in range(3):
         label = kits_case(tmp_path / "raw", number) / "segmentation.nii.gz"

@@ -218,6 +218,28 @@ def test_weights_of_a_wrapped_network_are_read_and_those_of_another_are_named(tm
         load_segmenter(path, torch.device("cpu"))
 
 
+@pytest.mark.parametrize(
+    ("dataset", "window", "recorded", "is_ct"),
+    [
+        ("kits", (-100.0, 100.0), None, True),
+        ("acdc", (0.0, 900.0), None, False),
+        ("msd", None, None, False),
+        ("msd", (0.0, 900.0), False, False),
+        ("list", (0.0, 900.0), True, True),
+    ],
+)
+def test_a_checkpoint_says_whether_its_images_are_ct(
+    tmp_path: Path, dataset: str, window: tuple[float, float] | None, recorded: bool | None, is_ct: bool
+) -> None:
+    network = build("malunet", 2)
+    content = Segmenter(network, "malunet", dataset, TUMOR, Frame(), window, hounsfield=bool(recorded)).description()
+    if recorded is None:  # As earlier checkpoints are.
+        del content["hounsfield"]
+    rest = {"weights": network.state_dict(), "cases": {"train": [], "val": []}, "config": {}}
+    torch.save({**content, **rest}, tmp_path / "a.ckpt")
+    assert load_segmenter(tmp_path / "a.ckpt", torch.device("cpu"))[0].hounsfield is is_ct
+
+
 def test_most_probable_is_the_first_of_the_highest() -> None:
     scores = torch.randint(0, 3, (2, 5, 7, 6)).float()  # with ties
     assert np.array_equal(most_probable(scores), scores.numpy().argmax(axis=1))
