@@ -25,6 +25,7 @@ from utils.errors import UserError, run
 from utils.files import make_folder
 from utils.numbers import NonNegativeInt
 from utils.options import Parser, option
+from utils.ranks import refuse_several_processes
 
 if TYPE_CHECKING:
     from datasets.raw.layout import Case
@@ -49,6 +50,7 @@ class FileOptions:
 
 
 def main() -> None:
+    refuse_several_processes()
     files, prediction, reading = Parser(__doc__, ALIASES).read(FileOptions, PredictionOptions, IntensityOptions)
 
     # PyTorch takes seconds to load, and --help should not wait for it.
