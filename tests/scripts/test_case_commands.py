@@ -114,6 +114,22 @@ def test_a_list_is_predicted_and_scored(checkpoint: MakeCheckpoint, tmp_path: Pa
     assert json.loads((tmp_path / "r.json").read_text())["cases"] == 2
 
 
+def test_labels_of_a_list_are_scored_by_their_names(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    image, label = ct_and_label()
+    save(image, tmp_path / "image.nii.gz")
+    (tmp_path / "cases.csv").write_text("image,label\nimage.nii.gz,label.nii.gz")
+    words = ["--ckpt", checkpoint(), "--inpath", tmp_path / "cases.csv", "--outpath", tmp_path / "r.json"]
+    words += ["--device", "cpu", "--dataset", "list", "--labels"]
+    scores = []
+    for organ, tumor in ((1, 2), (2, 1)):
+        save(np.array([0, organ, tumor], np.uint8)[label], tmp_path / "label.nii.gz")
+        output_of(in_process("scripts/evaluate.py", *words, f"{organ}=organ", f"{tumor}=tumor"))
+        scores.append(json.loads((tmp_path / "r.json").read_text())["regions"])
+    assert scores[0] == scores[1] and scores[0]["tumor"]["dice"]["mean"] > 0
+    line = error_of(in_process("scripts/evaluate.py", *words, "1=liver", "2=lesion"))
+    assert "cases.csv: has no task tumor, which the network was trained for, but liver, lesion, all; name" in line
+
+
 def test_mr_with_a_window_is_not_taken_for_ct(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     image, label = ct_and_label()
     save(image + 8000, tmp_path / "image.nii.gz")  # Far from HU.

@@ -19,6 +19,7 @@ from datasets.raw.layout import match_case
 from datasets.slices.slice_folder import SliceFolder
 from engine.device import Precision, choose_device
 from engine.evaluation.predict import largest_components
+from engine.evaluation.reference import translation
 from engine.evaluation.score import RegionScores, score_case, score_case_as_published, score_cases
 from engine.evaluation.summaries import case_means, mean_dice, summarise
 from engine.segmenter import Segmenter, load_segmenter
@@ -238,6 +239,19 @@ def test_a_checkpoint_says_whether_its_images_are_ct(
     rest = {"weights": network.state_dict(), "cases": {"train": [], "val": []}, "config": {}}
     torch.save({**content, **rest}, tmp_path / "a.ckpt")
     assert load_segmenter(tmp_path / "a.ckpt", torch.device("cpu"))[0].hounsfield is is_ct
+
+
+def test_classes_are_told_by_their_regions_whatever_their_numbers() -> None:
+    mask = np.array([0, 1, 2, 3], np.uint8)
+    for labels, there in (("1=organ 2=tumor", [0, 1, 2, 0]), ("2=organ 1=tumor", [0, 2, 1, 0])):
+        tasks = open_layout("list", Path(), labels.split()).tasks
+        assert translation(tasks["all"], ALL, Path("x"))[mask].tolist() == there
+    assert translation(tasks["tumor"], TUMOR, Path("x"))[mask].tolist() == [0, 2, 0, 0]
+    for labels in ("1=organ 2=tumor 3=cyst", "1=liver 2=lesion"):
+        with pytest.raises(
+            UserError, match=r"x: task all has the classes .* here, and the network's are organ, tumor;"
+        ):
+            translation(open_layout("list", Path(), labels.split()).tasks["all"], ALL, Path("x"))
 
 
 def test_most_probable_is_the_first_of_the_highest() -> None:
