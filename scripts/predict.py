@@ -21,7 +21,7 @@ import _root  # noqa: F401
 from datasets.raw.options import IntensityOptions
 from datasets.raw.tree import nifti_stem
 from engine.options import PredictionOptions
-from utils.errors import UserError, run
+from utils.errors import UserError, join_errors, run
 from utils.files import make_folder
 from utils.numbers import NonNegativeInt
 from utils.options import Parser, option
@@ -82,7 +82,7 @@ def main() -> None:
     for note in [*found.notes, *summarise_notes(notes)]:
         print(f"note: {note}")
     if unreadable:
-        raise UserError(f"{len(unreadable)} of {len(outputs)} cases could not be read: {'; '.join(unreadable)}")
+        raise UserError(f"{len(unreadable)} of {len(outputs)} cases could not be read: {join_errors(unreadable)}")
 
 
 def name_outputs(cases: Sequence[Case], files: FileOptions) -> dict[Case, Path]:

@@ -156,6 +156,15 @@ def test_all_cases_that_cannot_be_scored_are_named(checkpoint: MakeCheckpoint, t
     assert not (tmp_path / "r.json").exists()
 
 
+def test_of_many_cases_that_cannot_be_read_three_are_named(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    for number in range(5):
+        (kits_case(tmp_path / "raw", number) / "imaging.nii.gz").write_bytes(b"no image")
+    words = ["--ckpt", checkpoint(), "--inpath", tmp_path / "raw", "--outpath", tmp_path / "r.json", "--device", "cpu"]
+    for done in (predict(checkpoint(), tmp_path / "raw", tmp_path / "out"), in_process("scripts/evaluate.py", *words)):
+        line = error_of(done)
+        assert "5 cases" in line and line.count("cannot be read as NIfTI") == 3 and line.endswith("; and 2 more")
+
+
 def test_cysts_that_the_network_was_not_taught_are_noted(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     _, label = ct_and_label()
     label[3, 6:8, 5:7] = 3
