@@ -15,7 +15,7 @@ from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
 from datasets.raw.volume import read_volume
 from datasets.slices.slice_folder import SliceFolder
 from datasets.window import volume_window
-from utils.errors import UserError
+from utils.errors import UserError, join_errors
 from utils.progress import print_note
 
 
@@ -55,8 +55,8 @@ def raw_cases(
 ) -> Iterator[LabelledCase]:
     """Cases read from raw files, by their names in any layout; `names` None: every case with a segmentation.
 
-    What was left out is noted on stderr, and after the last case what is unusual in them. One UserError names all cases
-    that cannot be read; after the first of them the others are only looked at.
+    What was left out is noted on stderr, and after the last case what is unusual in them. One UserError names the cases
+    that cannot be read, the first few with their faults; after the first of them the others are only looked at.
     """
     found = layout.find(root)
     for note in found.notes:
@@ -82,4 +82,4 @@ def raw_cases(
         print_note(note)
     if errors:
         count = f"{root}: {len(errors)} of {len(chosen)} cases cannot be used: " if len(errors) > 1 else ""
-        raise UserError(count + "; ".join(errors))
+        raise UserError(count + join_errors(errors))

@@ -35,6 +35,7 @@ class Segmenter:
 
     offsets: of each foreground class, added to its logit before the decision; empty for none.
     channel: which one the network was trained on of images with several; None for images with one.
+    hounsfield: whether its images are CT. The window does not say it: one can be given for MR too.
     """
 
     network: SegmentationNetwork
@@ -45,11 +46,7 @@ class Segmenter:
     window: tuple[float, float] | None
     offsets: tuple[float, ...] = ()
     channel: int | None = None
-
-    @property
-    def hounsfield(self) -> bool:
-        """Whether its images are CT; those of MR have a window only if one was given."""
-        return self.window is not None and self.dataset not in MR_LAYOUTS
+    hounsfield: bool = True
 
     def description(self) -> dict[str, Any]:
         """What a checkpoint records about the network, in plain types."""
@@ -62,6 +59,7 @@ class Segmenter:
             "window": None if self.window is None else list(self.window),
             "offsets": list(self.offsets),
             "channel": self.channel,
+            "hounsfield": self.hounsfield,
         }
 
     def source_labels(self) -> NDArray[np.uint8]:
@@ -157,6 +155,8 @@ def load_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, dict[st
         offsets = tuple(map(float, content.get("offsets", ())))
         # Those of before the channel was recorded were trained on the first.
         channel = content.get("channel", 0 if content["dataset"] in ("msd", "heart") else None)
+        # And those of before this was recorded are of CT where they have a window and the data set is not known as MR.
+        hounsfield = bool(content.get("hounsfield", window is not None and content["dataset"] not in MR_LAYOUTS))
         network = build(content["model"], label_map.num_classes)
     except UserError as error:
         raise UserError(f"{path}: is not a checkpoint of this project: {error}") from None
@@ -165,7 +165,9 @@ def load_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, dict[st
         raise UserError(f"{path}: is not a checkpoint of this project ({reason}); {ADVICE}") from None
     load_weights(network, content["weights"], f"{path}: its weights do not fit {content['model']}")
     network.to(device).to(memory_format=torch.channels_last).eval()
-    segmenter = Segmenter(network, content["model"], content["dataset"], label_map, frame, window, offsets, channel)
+    segmenter = Segmenter(
+        network, content["model"], content["dataset"], label_map, frame, window, offsets, channel, hounsfield
+    )
     return segmenter, content
 
 

@@ -19,9 +19,11 @@ from engine.options import PredictionOptions
 from utils.errors import UserError, run
 from utils.files import make_folder, write_json
 from utils.options import Parser
+from utils.ranks import refuse_several_processes
 
 
 def main() -> None:
+    refuse_several_processes()
     options, prediction, reading = Parser(__doc__, ALIASES).read(EvaluationOptions, PredictionOptions, ReadingOptions)
     if options.slice_protocol and prediction.threshold is not None:
         raise UserError("--threshold: the slice protocol has its own, 0.4; leave one of the two out")

@@ -21,10 +21,11 @@ import _root  # noqa: F401
 from datasets.raw.options import IntensityOptions
 from datasets.raw.tree import nifti_stem
 from engine.options import PredictionOptions
-from utils.errors import UserError, run
+from utils.errors import UserError, join_errors, run
 from utils.files import make_folder
 from utils.numbers import NonNegativeInt
 from utils.options import Parser, option
+from utils.ranks import refuse_several_processes
 
 if TYPE_CHECKING:
     from datasets.raw.layout import Case
@@ -49,6 +50,7 @@ class FileOptions:
 
 
 def main() -> None:
+    refuse_several_processes()
     files, prediction, reading = Parser(__doc__, ALIASES).read(FileOptions, PredictionOptions, IntensityOptions)
 
     # PyTorch takes seconds to load, and --help should not wait for it.
@@ -80,7 +82,7 @@ def main() -> None:
     for note in [*found.notes, *summarise_notes(notes)]:
         print(f"note: {note}")
     if unreadable:
-        raise UserError(f"{len(unreadable)} of {len(outputs)} cases could not be read: {'; '.join(unreadable)}")
+        raise UserError(f"{len(unreadable)} of {len(outputs)} cases could not be read: {join_errors(unreadable)}")
 
 
 def name_outputs(cases: Sequence[Case], files: FileOptions) -> dict[Case, Path]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -34,12 +32,12 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
             raise _system_error(error) from None
 
 
-def _system_error(error: BaseException) -> OSError:
-    """What the system said first, of the errors that an error was raised during."""
+def _system_error(error: RuntimeError) -> OSError | RuntimeError:
+    """What the system said first, of the errors that an error was raised during; the error itself if none was its."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__context__
-    return cause or OSError(errno.EIO, os.strerror(errno.EIO))
+    return cause or error
 
 
 def read_tensors(path: Path) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
@@ -14,6 +14,12 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 class UserError(Exception):
     """Wrong usage or invalid input. The message is one line that names the file and says what to do."""
+
+
+def join_errors(errors: Sequence[str], most: int = 3) -> str:
+    """The first few errors of many cases, and how many more there are: they tend to be of one kind."""
+    more = [f"and {len(errors) - most} more"] if len(errors) > most else []
+    return "; ".join([*errors[:most], *more])
 
 
 def run(main: Callable[[], None]) -> None:

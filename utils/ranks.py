@@ -17,6 +17,6 @@ def refuse_several_processes() -> None:
         value = os.environ.get(name, "")
         if value.isdigit() and int(value) >= least:
             raise UserError(
-                f"{name} is {value}, so this is one of several processes that would write the same folder; one process "
+                f"{name} is {value}, so this is one of several processes that would write the same files; one process "
                 "does the work: start it without torchrun, or with srun --ntasks 1"
             )

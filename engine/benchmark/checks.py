@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from datasets.slices.slice_folder import open_slices
 from engine.benchmark.elsewhere import labelled_cases
 from engine.benchmark.runs import Fold
 from engine.segmenter import Segmenter
@@ -15,9 +16,13 @@ from utils.errors import UserError
 
 def check_other_data(fold: Fold) -> None:
     """UserError for other data whose first case cannot be read as the fold's can."""
+    if not fold.also_test:
+        return
+    dataset, task = fold.identity["dataset"], fold.identity["task"]
+    slices = open_slices(fold.data.train_data_path, dataset, task, "train", fold.data.splits)
+    channel = slices.manifest.channel if slices.manifest else None
     for data in fold.also_test:
-        dataset, task = fold.identity["dataset"], fold.identity["task"]
-        if next(labelled_cases(data, dataset, task, fold.data.window), None) is None:
+        if next(labelled_cases(data, dataset, slices.label_map, fold.data.window, channel), None) is None:
             raise UserError(f"--also_test {data.path}: has no case to score on; give another folder")
 
 

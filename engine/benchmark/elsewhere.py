@@ -9,9 +9,11 @@ from pathlib import Path
 import torch
 
 from datasets.labelled_cases import LabelledCase, cases_in_slices, raw_cases
-from datasets.raw import open_layout
+from datasets.labels import LabelMap
+from datasets.raw import LIST, open_layout
 from datasets.slices.slice_folder import open_slices, slice_files
 from engine.benchmark.runs import Fold, OtherData, is_scored_on, scores_file
+from engine.evaluation.reference import in_labels_of
 from engine.evaluation.score import RegionScores, score_cases
 from engine.segmenter import Segmenter, load_segmenter
 from utils.errors import UserError
@@ -31,13 +33,25 @@ def name_other_data(paths: Sequence[Path]) -> tuple[OtherData, ...]:
 
 
 def labelled_cases(
-    data: OtherData, dataset: str, task: str, window: tuple[float, float] | None
+    data: OtherData, dataset: str, label_map: LabelMap, window: tuple[float, float] | None, channel: int | None
 ) -> Iterator[LabelledCase]:
-    """All cases with a segmentation, from slices or from raw files in the layout of a data set."""
+    """All cases with a segmentation, from slices or from raw files in the layout of a data set.
+
+    dataset, label_map, window, channel: of the networks; UserError for raw files whose labels only a user can name.
+    """
+    trained = (dataset, label_map)
     if slice_files(data.path) or slice_files(data.path / "test"):
-        slices = open_slices(data.path, dataset, task, "test")
-        return cases_in_slices(slices, slices.cases, window)
-    return raw_cases(open_layout(dataset, data.path), data.path, None, window)
+        slices = open_slices(data.path, dataset, label_map.name, "test")
+        cases = cases_in_slices(slices, slices.cases, window)
+        return in_labels_of(trained, cases, dataset, slices.label_map, slices.folder)
+    if dataset == LIST:
+        raise UserError(
+            f"--also_test {data.path}: what do the labels of a list mean? cut slices of it with SliceMaker.py "
+            "and give these"
+        )
+    layout = open_layout(dataset, data.path, channel=str(channel) if channel is not None and dataset == "msd" else None)
+    cases = raw_cases(layout, data.path, None, window)
+    return in_labels_of(trained, cases, dataset, layout.label_map(label_map.name), data.path)
 
 
 def score_elsewhere(fold: Fold, folder: Path, device: torch.device) -> None:
@@ -51,7 +65,7 @@ def score_elsewhere(fold: Fold, folder: Path, device: torch.device) -> None:
 
 def score_on(data: OtherData, segmenter: Segmenter, distances: bool) -> list[RegionScores]:
     """All cases of other data, by both protocols."""
-    cases = labelled_cases(data, segmenter.dataset, segmenter.label_map.name, segmenter.window)
+    cases = labelled_cases(data, segmenter.dataset, segmenter.label_map, segmenter.window, segmenter.channel)
     return score_cases(segmenter, cases, distances=distances, slice_protocol=True).joined()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from datasets.labelled_cases import LabelledCase, cases_in_slices, raw_cases
-from datasets.raw import LIST, open_layout
+from datasets.raw import LIST, OWN_LABELS, open_layout
 from datasets.raw.layout import Layout
 from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
 from datasets.slices.slice_folder import open_slices
@@ -19,6 +19,7 @@ from datasets.splits import load_split
 from engine.cost import evaluation_speed, network_cost
 from engine.device import choose_device, environment
 from engine.evaluation.options import EvaluationOptions
+from engine.evaluation.reference import in_labels_of
 from engine.evaluation.score import PUBLISHED_METRICS, RegionScores, score_cases
 from engine.evaluation.summaries import format_summary, summarise
 from engine.options import RunOptions
@@ -98,36 +99,65 @@ def cases_to_score(
         if not names:
             raise UserError(f"{options.splits}: has no {part} cases; choose another --part")
     if options.inpath:
-        layout = _layout_to_score(segmenter, options, options.inpath, dataset)
-        cases = raw_cases(layout, options.inpath, names or None, segmenter.window, reading)
+        if options.window and options.window != segmenter.window:
+            raise UserError("--window: cases are scored in the window that the network was trained with; leave it out")
+        layout = layout_to_score(segmenter, options.inpath, dataset, options.labels, options.window)
+        cases = raw_cases_to_score(segmenter, layout, options.inpath, names or None, reading)
     else:
         folder = "test" if part == "test" else "train"
         slices = open_slices(options.test_data_path, dataset, segmenter.label_map.name, folder)
         names = names or list(slices.cases)
         cases = cases_in_slices(slices, names, segmenter.window)
+        trained = (segmenter.dataset, segmenter.label_map)
+        cases = in_labels_of(trained, cases, slices.dataset, slices.label_map, slices.folder)
     return progress(cases, "evaluating", total=len(names) or None, unit="case")
 
 
-def _layout_to_score(segmenter: Segmenter, options: EvaluationOptions, inpath: Path, dataset: str) -> Layout:
-    """The layout of raw cases; UserError for another window than the network's.
+def layout_to_score(
+    segmenter: Segmenter,
+    inpath: Path,
+    dataset: str,
+    labels: Sequence[str] = (),
+    window: tuple[float, float] | None = None,
+) -> Layout:
+    """The layout of raw cases, in the network's window and channel; labels, window: as `open_layout` takes them."""
+    # A list has a window where it is of CT, and one that MR was trained with must not make it that.
+    if normalise_name(dataset) == LIST:
+        window = segmenter.window if segmenter.hounsfield else None
+    # In the network's channel, of images with several.
+    channel = str(segmenter.channel) if segmenter.channel is not None and normalise_name(dataset) == "msd" else None
+    return open_layout(dataset, inpath, labels, window, channel)
+
+
+def raw_cases_to_score(
+    segmenter: Segmenter,
+    layout: Layout,
+    inpath: Path,
+    names: Sequence[str] | None = None,
+    reading: ReadingOptions = AS_IT_SHOULD_BE,
+) -> Iterator[LabelledCase]:
+    """`raw_cases` in the network's labels; UserError if they have no such task.
 
     Labels of the task that the network was not taught are noted.
     """
-    if options.window and options.window != segmenter.window:
-        raise UserError("--window: cases are scored in the window that the network was trained with; leave it out")
-    window = segmenter.window if normalise_name(dataset) == LIST else options.window
-    # In the network's channel, of images with several.
-    channel = str(segmenter.channel) if segmenter.channel is not None and normalise_name(dataset) == "msd" else None
-    layout = open_layout(dataset, inpath, options.labels, window, channel)
-    task = layout.tasks.get(segmenter.label_map.name)
-    here = {label for group in task.labels for label in group} if task else set()
-    if unknown := sorted(here - {label for group in segmenter.label_map.labels for label in group}):
+    name = segmenter.label_map.name
+    if name not in layout.tasks:
+        raise UserError(
+            f"{inpath}: has no task {name}, which the network was trained for, but {', '.join(layout.tasks)}; name its "
+            f"labels so, with --dataset {LIST} and --labels, or give other cases"
+        )
+    task = layout.tasks[name]
+    cases = raw_cases(layout, inpath, names, segmenter.window, reading)
+    cases = in_labels_of((segmenter.dataset, segmenter.label_map), cases, layout.name, task, inpath)
+    taught = {label for group in segmenter.label_map.labels for label in group}
+    unknown = sorted({label for group in task.labels for label in group} - taught)
+    if unknown and layout.name == segmenter.dataset and layout.name not in OWN_LABELS:
         print(
-            f"note: {inpath}: task {segmenter.label_map.name} holds label {unknown[0]} ({layout.labels[unknown[0]]}) "
+            f"note: {inpath}: task {name} holds label {unknown[0]} ({layout.labels[unknown[0]]}) "
             "here, and did not where the network was trained: it is scored as background",
             file=sys.stderr,
         )
-    return layout
+    return cases
 
 
 def describe_evaluation(

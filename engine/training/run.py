@@ -143,7 +143,17 @@ def new_segmenter(
     window = run.data.window or slices.dataset_window
     network.to(memory_format=torch.channels_last)
     channel = slices.manifest.channel if slices.manifest else None
-    return Segmenter(network, run.model, slices.dataset, slices.label_map, frame, window, channel=channel), init
+    segmenter = Segmenter(
+        network,
+        run.model,
+        slices.dataset,
+        slices.label_map,
+        frame,
+        window,
+        channel=channel,
+        hounsfield=slices.dataset_window is not None,
+    )
+    return segmenter, init
 
 
 def make_task(run: RunOptions, student: Segmenter, teacher: Segmenter | None) -> TrainingTask:

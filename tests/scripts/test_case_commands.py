@@ -114,6 +114,37 @@ def test_a_list_is_predicted_and_scored(checkpoint: MakeCheckpoint, tmp_path: Pa
     assert json.loads((tmp_path / "r.json").read_text())["cases"] == 2
 
 
+def test_labels_of_a_list_are_scored_by_their_names(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    image, label = ct_and_label()
+    save(image, tmp_path / "image.nii.gz")
+    (tmp_path / "cases.csv").write_text("image,label\nimage.nii.gz,label.nii.gz")
+    words = ["--ckpt", checkpoint(), "--inpath", tmp_path / "cases.csv", "--outpath", tmp_path / "r.json"]
+    words += ["--device", "cpu", "--dataset", "list", "--labels"]
+    scores = []
+    for organ, tumor in ((1, 2), (2, 1)):
+        save(np.array([0, organ, tumor], np.uint8)[label], tmp_path / "label.nii.gz")
+        output_of(in_process("scripts/evaluate.py", *words, f"{organ}=organ", f"{tumor}=tumor"))
+        scores.append(json.loads((tmp_path / "r.json").read_text())["regions"])
+    assert scores[0] == scores[1] and scores[0]["tumor"]["dice"]["mean"] > 0
+    line = error_of(in_process("scripts/evaluate.py", *words, "1=liver", "2=lesion"))
+    assert "cases.csv: has no task tumor, which the network was trained for, but liver, lesion, all; name" in line
+
+
+def test_mr_with_a_window_is_not_taken_for_ct(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    image, label = ct_and_label()
+    save(image + 8000, tmp_path / "image.nii.gz")  # Far from HU.
+    save(label, tmp_path / "label.nii.gz")
+    file = tmp_path / "cases.csv"
+    file.write_text("image,label\nimage.nii.gz,label.nii.gz")
+    mr, ct = (checkpoint(dataset="list", window=(0.0, 9000.0), hounsfield=is_ct) for is_ct in (False, True))
+    words = ["--inpath", file, "--outpath", tmp_path / "r.json", "--device", "cpu", "--labels", "1=organ", "2=tumor"]
+    for ckpt, is_ct in ((mr, False), (ct, True)):
+        note = "HU from 7000 to 8999, without air"
+        predicted, scored = tmp_path / f"out_{is_ct}", in_process("scripts/evaluate.py", "--ckpt", ckpt, *words)
+        assert (note in output_of(predict(ckpt, file, predicted))) is is_ct
+        assert output_of(scored) and (note in scored.stderr) is is_ct
+
+
 def test_all_cases_that_cannot_be_scored_are_named(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     for number in range(3):
         label = kits_case(tmp_path / "raw", number) / "segmentation.nii.gz"
@@ -123,6 +154,15 @@ def test_all_cases_that_cannot_be_scored_are_named(checkpoint: MakeCheckpoint, t
     line = error_of(in_process("scripts/evaluate.py", *words))
     assert "2 of 3 cases cannot be used" in line and "case_00000" in line and "case_00002" in line
     assert not (tmp_path / "r.json").exists()
+
+
+def test_of_many_cases_that_cannot_be_read_three_are_named(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    for number in range(5):
+        (kits_case(tmp_path / "raw", number) / "imaging.nii.gz").write_bytes(b"no image")
+    words = ["--ckpt", checkpoint(), "--inpath", tmp_path / "raw", "--outpath", tmp_path / "r.json", "--device", "cpu"]
+    for done in (predict(checkpoint(), tmp_path / "raw", tmp_path / "out"), in_process("scripts/evaluate.py", *words)):
+        line = error_of(done)
+        assert "5 cases" in line and line.count("cannot be read as NIfTI") == 3 and line.endswith("; and 2 more")
 
 
 def test_cysts_that_the_network_was_not_taught_are_noted(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:

@@ -59,6 +59,16 @@ def test_a_file_with_objects_names_them_and_nothing_of_it_runs(tmp_path: Path) -
         load_checkpoint(path)
 
 
+def test_what_is_no_fault_of_the_disk_is_not_called_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("a tensor has no storage")
+
+    monkeypatch.setattr(torch, "save", fails)
+    with pytest.raises(RuntimeError, match="a tensor has no storage"):
+        save_checkpoint(tmp_path / "a.ckpt", {"weights": {}})
+    assert not list(tmp_path.iterdir())
+
+
 class Harm:
     """Makes a file when it is unpickled."""
 

@@ -30,7 +30,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_of_several_is_refused(monkeypatch: pytest.MonkeyPatch, started: dict[str, str]) -> None:
     for name, value in started.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="one of several processes that would write the same folder"):
+    with pytest.raises(UserError, match="one of several processes that would write the same files"):
         refuse_several_processes()
 
 
@@ -57,9 +57,11 @@ def test_a_single_one_is_not(monkeypatch: pytest.MonkeyPatch, started: dict[str,
         ("scripts/benchmark.py", ["--tckpt", "x"]),
         ("scripts/SliceMaker.py", ["--inpath", "x", "--outpath", "y", "--dataset", "kits"]),
         ("scripts/paper.py", ["--inpath", "x"]),
+        ("scripts/predict.py", ["--ckpt", "x", "--inpath", "x", "--outpath", "y"]),
+        ("scripts/evaluate.py", ["--ckpt", "x", "--inpath", "x", "--outpath", "y.json"]),
     ],
 )
-def test_every_command_that_fills_a_folder_refuses(
+def test_every_command_that_writes_results_refuses(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, words: list[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -19,6 +19,7 @@ from datasets.raw.layout import match_case
 from datasets.slices.slice_folder import SliceFolder
 from engine.device import Precision, choose_device
 from engine.evaluation.predict import largest_components
+from engine.evaluation.reference import translation
 from engine.evaluation.score import RegionScores, score_case, score_case_as_published, score_cases
 from engine.evaluation.summaries import case_means, mean_dice, summarise
 from engine.segmenter import Segmenter, load_segmenter
@@ -216,6 +217,41 @@ def test_weights_of_a_wrapped_network_are_read_and_those_of_another_are_named(tm
         UserError, match=r"a\.ckpt: is not a checkpoint of this project: there is no network 'resnet_19'"
     ):
         load_segmenter(path, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "window", "recorded", "is_ct"),
+    [
+        ("kits", (-100.0, 100.0), None, True),
+        ("acdc", (0.0, 900.0), None, False),
+        ("msd", None, None, False),
+        ("msd", (0.0, 900.0), False, False),
+        ("list", (0.0, 900.0), True, True),
+    ],
+)
+def test_a_checkpoint_says_whether_its_images_are_ct(
+    tmp_path: Path, dataset: str, window: tuple[float, float] | None, recorded: bool | None, is_ct: bool
+) -> None:
+    network = build("malunet", 2)
+    content = Segmenter(network, "malunet", dataset, TUMOR, Frame(), window, hounsfield=bool(recorded)).description()
+    if recorded is None:  # As earlier checkpoints are.
+        del content["hounsfield"]
+    rest = {"weights": network.state_dict(), "cases": {"train": [], "val": []}, "config": {}}
+    torch.save({**content, **rest}, tmp_path / "a.ckpt")
+    assert load_segmenter(tmp_path / "a.ckpt", torch.device("cpu"))[0].hounsfield is is_ct
+
+
+def test_classes_are_told_by_their_regions_whatever_their_numbers() -> None:
+    mask = np.array([0, 1, 2, 3], np.uint8)
+    for labels, there in (("1=organ 2=tumor", [0, 1, 2, 0]), ("2=organ 1=tumor", [0, 2, 1, 0])):
+        tasks = open_layout("list", Path(), labels.split()).tasks
+        assert translation(tasks["all"], ALL, Path("x"))[mask].tolist() == there
+    assert translation(tasks["tumor"], TUMOR, Path("x"))[mask].tolist() == [0, 2, 0, 0]
+    for labels in ("1=organ 2=tumor 3=cyst", "1=liver 2=lesion"):
+        with pytest.raises(
+            UserError, match=r"x: task all has the classes .* here, and the network's are organ, tumor;"
+        ):
+            translation(open_layout("list", Path(), labels.split()).tasks["all"], ALL, Path("x"))
 
 
 def test_most_probable_is_the_first_of_the_highest() -> None:

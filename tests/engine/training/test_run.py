@@ -20,7 +20,7 @@ from engine.device import Precision
 from engine.evaluation.score import score_cases
 from engine.options import DataOptions, DistillationOptions, RunOptions, TrainingOptions
 from engine.segmenter import Segmenter, load_segmenter
-from engine.training.run import decide_data, make_trainer, train
+from engine.training.run import decide_data, make_trainer, new_segmenter, train
 from engine.training.term_recorder import read_records
 from engine.training.trainer import Trainer
 from networks import NETWORKS
@@ -100,6 +100,14 @@ def test_where_and_how_fast_are_no_part_of_a_run_s_identity(slices: SliceFolder,
     assert not {"checkpoint_path", "workers", "resume", "device", "mode", "train_data_path"} & config.keys()
     other = replace(first, training=replace(first.training, seed=1))
     assert make_trainer(other).folder.config != config
+
+
+@pytest.mark.parametrize(("dataset", "is_ct"), [("kits", True), ("acdc", False)])
+def test_whether_it_is_ct_goes_by_the_data_not_by_the_window_given(tmp_path: Path, dataset: str, is_ct: bool) -> None:
+    slices = SliceFolder.open(write_bare_archive(tmp_path), dataset, "tumor" if is_ct else "myo")
+    run = options(slices, tmp_path / "run")
+    segmenter, _ = new_segmenter(replace(run, data=replace(run.data, window=(0.0, 1000.0))), slices)
+    assert segmenter.hounsfield is is_ct and segmenter.window == (0.0, 1000.0)
 
 
 def test_the_window_in_force_counts_whether_it_was_given_or_is_the_data_s(slices: SliceFolder, tmp_path: Path) -> None:
