@@ -46,10 +46,10 @@ class Scale:
     """
 
     cases: int = 28
-    size: int = 80
+    size: int = 96
     slices: tuple[int, int] = (20, 28)
-    teacher_steps: int = 220
-    steps: int = 250
+    teacher_steps: int = 250
+    steps: int = 150
 
 
 FULL = Scale()
