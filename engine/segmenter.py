@@ -25,6 +25,7 @@ from utils.batch import most_probable
 from utils.checkpoint import ADVICE, load_checkpoint, shorten
 from utils.errors import UserError
 
+LARGEST_OFFSET = 100.0  # Of logits: the grid of decisions ends long before.
 DESCRIPTION = ("model", "dataset", "task", "frame", "window", "cases", "config")
 """What a checkpoint must say about its weights."""
 
@@ -153,6 +154,8 @@ def load_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, dict[st
         window = None if content["window"] is None else (float(content["window"][0]), float(content["window"][1]))
         # Checkpoints of before there were decisions have no offsets.
         offsets = tuple(map(float, content.get("offsets", ())))
+        if not all(abs(offset) <= LARGEST_OFFSET for offset in offsets):
+            raise ValueError("its decision has offsets that no grid has")
         # Those of before the channel was recorded were trained on the first.
         channel = content.get("channel", 0 if content["dataset"] in ("msd", "heart") else None)
         # And those of before this was recorded are of CT where they have a window and the data set is not known as MR.

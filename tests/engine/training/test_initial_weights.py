@@ -12,7 +12,7 @@ from torch import Tensor
 
 from datasets.frame import Frame
 from datasets.labels import LabelMap, one_class
-from engine.segmenter import Segmenter
+from engine.segmenter import Segmenter, load_segmenter
 from engine.training.initial_weights import build_initialised
 from networks import build
 from utils.checkpoint import save_checkpoint
@@ -97,3 +97,11 @@ def test_weights_that_cannot_be_had(init: str, model: str, message: str) -> None
 def test_a_checkpoint_of_which_nothing_fits(checkpoint: Path) -> None:
     with pytest.raises(UserError, match=r"--init .*best\.ckpt: no block of it fits malunet"):
         initialised(str(checkpoint), model="malunet")
+
+
+@pytest.mark.parametrize("offset", [1e6, float("nan")])
+def test_a_decision_that_no_validation_chooses_is_refused(teacher: Segmenter, tmp_path: Path, offset: float) -> None:
+    content = {**teacher.description(), "offsets": [offset], "weights": teacher.network.state_dict()}
+    save_checkpoint(tmp_path / "best.ckpt", {**content, "config": {}, "cases": {"train": [], "val": []}})
+    with pytest.raises(UserError, match=r"best\.ckpt: is not a checkpoint of this project .*offsets"):
+        load_segmenter(tmp_path / "best.ckpt", torch.device("cpu"))
