@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -83,6 +84,12 @@ def _version(package: str) -> str | None:
 def shown_command(words: Sequence[str] | None = None) -> str:
     """The command with only the last component of each path, for reports and for files that are passed on."""
     return " ".join(["python", *map(shown_word, sys.argv if words is None else words)])
+
+
+def shown_line(line: str) -> str:
+    """A command line of this repository that can be typed again: its script stays as it was typed."""
+    python, script, *words = shlex.split(line)
+    return shlex.join([python, script, *map(shown_word, words)])
 
 
 def shown_word(word: str) -> str:

@@ -151,7 +151,7 @@ def write_report(
     """Print the results table and write report.html, from the files that the commands left."""
     from engine import reporting
     from engine.benchmark.results import LEAST_LEAD
-    from engine.provenance import shown_word
+    from engine.provenance import shown_line
     from utils.files import read_json, write_text
 
     networks = {
@@ -184,7 +184,7 @@ def write_report(
             case: {caption: reporting.picture_png(picture) for caption, picture in row.items()}
             for case, row in pictures.items()
         },
-        commands=[" ".join(map(shown_word, line.split(" "))) for line in commands],
+        commands=[shown_line(line) for line in commands],
     )
     report = out / "report.html"
     write_text(report, page)

@@ -13,7 +13,7 @@ import torch
 from datasets.slices.slice_folder import SliceFolder
 from engine import provenance
 from engine.benchmark.runs import is_result
-from engine.provenance import git_commit, package_versions, shown_command, shown_word, write_run_file
+from engine.provenance import git_commit, package_versions, shown_command, shown_line, shown_word, write_run_file
 from tests.paths import ROOT
 from tests.small import write_bare_archive
 from tests.training import CPU, small_trainer
@@ -86,6 +86,11 @@ def test_what_is_shown_has_no_folders(tmp_path: Path, monkeypatch: pytest.Monkey
     }
     assert {word: shown_word(word) for word in shown} == shown
     assert shown_command(["/x/train.py", "--ckpt", "/x/y/best.ckpt"]) == "python train.py --ckpt best.ckpt"
+
+
+def test_a_line_that_is_shown_names_its_script_as_it_is_typed() -> None:
+    line = "python scripts/evaluate.py --ckpt /x/y/best.ckpt --inpath '/data/Miller/case 1'"
+    assert shown_line(line) == "python scripts/evaluate.py --ckpt best.ckpt --inpath 'case 1'"
 
 
 def test_a_checkpoint_says_what_made_it_without_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
