@@ -44,6 +44,7 @@ def main() -> None:
     from engine.training.run import decide_data, make_trainer, train
     from engine.training.teacher_view import other_view_note
     from networks import network_name
+    from utils.progress import print_note
 
     methods = method_options.specs()  # what the student learns from the teacher
     teacher, checkpoint = load_segmenter(distillation.tckpt, choose_device(training.device))
@@ -59,10 +60,7 @@ def main() -> None:
     if note := other_view_note(decided, teacher):
         print(note, file=sys.stderr)
     if checkpoint.get("metrics", {}).get("dice") == 0:
-        print(
-            f"note: {distillation.tckpt}: its validation Dice was 0, so it has little to teach; train it longer",
-            file=sys.stderr,
-        )
+        print_note(f"{distillation.tckpt}: its validation Dice was 0, so it has little to teach; train it longer")
     train(trainer)
 
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from utils.errors import UserError
 
+HIGHEST_LABEL = 255  # Labels are uint8.
+
 
 @dataclass(frozen=True)
 class LabelMap:
@@ -54,8 +56,8 @@ class LabelMap:
     @staticmethod
     def from_dict(content: dict[str, Any]) -> LabelMap:
         """What `to_dict` gave; ValueError, TypeError or KeyError for anything else."""
-        if not all(0 <= label < 256 for labels in content["labels"] for label in labels):
-            raise ValueError("a label is from 0 to 255")
+        if not all(0 <= label <= HIGHEST_LABEL for labels in content["labels"] for label in labels):
+            raise ValueError(f"a label is from 0 to {HIGHEST_LABEL}")
         return LabelMap(
             name=str(content["name"]),
             classes=tuple(map(str, content["classes"])),
@@ -70,6 +72,11 @@ def one_class(name: str, *labels: int) -> LabelMap:
 
 
 # The label map of slices without masks.
+def plain_name(name: str) -> str:
+    """A label's name as tasks and options spell it: "Liver tumour" is liver_tumour."""
+    return name.strip().lower().replace(" ", "_")
+
+
 NO_MASK = LabelMap("unlabelled", (), (), {})
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
@@ -13,6 +12,7 @@ import torch
 
 from utils.cores import usable_cores
 from utils.errors import UserError
+from utils.progress import print_note
 
 X86 = ("x86_64", "AMD64")
 
@@ -97,10 +97,7 @@ def has_fast_bf16() -> bool:
 @cache
 def _warn_of_slow_bf16() -> None:
     """Once, however many runs there are."""
-    print(
-        "note: --amp bf16 is 3 to 7 times slower than --amp off on this processor, which has no instructions for it",
-        file=sys.stderr,
-    )
+    print_note("--amp bf16 is 3 to 7 times slower than --amp off on this processor, which has no instructions for it")
 
 
 def environment(device: torch.device) -> dict[str, str]:

@@ -13,10 +13,11 @@ import runpy
 import shlex
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -26,7 +27,8 @@ import _root
 
 from utils.errors import UserError
 
-FAULTS = ("SIGKILL", "SIGTERM", "full disk")
+FAULTS = {"SIGKILL": (-signal.SIGKILL,), "SIGTERM": (130, -signal.SIGTERM), "full disk": (2,)}
+"""With the statuses in which a command may end by them."""
 NOT_COMPARED = ("environment", "preparation", "command")
 """In files: what is measured, where it was, and how it was typed."""
 
@@ -78,6 +80,12 @@ class Process:
         if self.status:
             raise UserError(f"{self.log}: ended with status {self.status}: {self.last_words()}")
 
+    def refuse_bad_end(self, fault: str) -> None:
+        """UserError if it has ended otherwise than by this fault, or by a full disk without a line that says so."""
+        in_a_line = fault != "full disk" or self.last_words().startswith("error: ")
+        if self.status not in FAULTS[fault] or not in_a_line:
+            raise UserError(f"{self.log}: ended with status {self.status} by {fault}: {self.last_words()}")
+
     def last_words(self) -> str:
         """The last line that it printed."""
         lines = self.log.read_text(encoding="utf-8").replace("\r", "\n").strip().splitlines()
@@ -86,6 +94,17 @@ class Process:
     def _end_group(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self.number, signal.SIGKILL)
+
+
+@contextmanager
+def empty_folder(outpath: Path | None) -> Iterator[Path]:
+    """A folder to work in, by default a temporary one; UserError if it is not empty."""
+    with tempfile.TemporaryDirectory() as temporary:
+        out = outpath or Path(temporary)
+        if out.exists() and any(out.iterdir()):
+            raise UserError(f"{out}: is not empty; give another --outpath")
+        out.mkdir(parents=True, exist_ok=True)
+        yield out
 
 
 def _become(log: Path, line: str, argv: list[str], largest_file: int | None) -> None:
@@ -157,11 +176,7 @@ class Training:
             process.kill(fault)
         if process.status == 0:
             return False
-        expected = {"SIGKILL": (-signal.SIGKILL,), "SIGTERM": (130, -signal.SIGTERM), "full disk": (2,)}[fault]
-        if process.status not in expected:
-            raise UserError(f"{self.log}: ended with status {process.status} by {fault}: {process.last_words()}")
-        if fault == "full disk" and not process.last_words().startswith("error: "):
-            raise UserError(f"{self.log}: a full disk ended in {process.last_words()}")
+        process.refuse_bad_end(fault)
         self.faults.append(fault)
         self.steps.append(self.step())
         if self.steps[-1] < before:

@@ -12,16 +12,15 @@ TensorBoard's must equal those of an undisturbed training: weights, optimisers, 
 from __future__ import annotations
 
 import random
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import _root  # noqa: F401
-from _faults import FAULTS, Process, Training, preload, refuse_differences
+from _faults import FAULTS, Process, Training, empty_folder, preload, refuse_differences
 
-from utils.errors import UserError, run
+from utils.errors import run
 from utils.numbers import NonNegativeInt, PositiveInt
 from utils.options import Parser, option
 
@@ -76,7 +75,7 @@ def check(words: tuple[object, ...], folder: Path, kills: int, draws: random.Ran
     process.succeed()
     pace = (time.monotonic() - process.started) * SAVE_EVERY / undisturbed.step()
     disturbed = Training(words, folder / "disturbed", draws)
-    while len(disturbed.faults) < kills and disturbed.meet(draws.choices(FAULTS, (6, 3, 1))[0], pace):
+    while len(disturbed.faults) < kills and disturbed.meet(draws.choices(list(FAULTS), (6, 3, 1))[0], pace):
         pass
     disturbed.start().succeed()
     refuse_differences(undisturbed.folder, disturbed.folder)
@@ -87,11 +86,7 @@ def main() -> None:
     (options,) = Parser(__doc__).read(CheckOptions)
     preload()
 
-    with tempfile.TemporaryDirectory() as temporary:
-        out = options.outpath or Path(temporary)
-        if out.exists() and any(out.iterdir()):
-            raise UserError(f"{out}: is not empty; give another --outpath")
-        out.mkdir(parents=True, exist_ok=True)
+    with empty_folder(options.outpath) as out:
         slices = make_slices(out)
         teacher = make_teacher(out, slices) if set(options.trainings) - {SUPERVISED} else None
         steps = max(8, STEPS_PER_KILL * options.kills)

@@ -11,15 +11,13 @@ that is full. The rounds are drawn from the seed; how far a process came when it
 from __future__ import annotations
 
 import random
-import signal
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import _root  # noqa: F401
-from _faults import FAULTS, Process, preload
+from _faults import FAULTS, Process, empty_folder, preload
 from check_resume import SUPERVISED, check, make_teacher, training_words
 
 from utils.errors import UserError, run
@@ -29,7 +27,6 @@ from utils.options import Parser, option
 
 METHODS = (SUPERVISED, "hlfd", "cirkd", "mgd", "ofd", "hlfd/kd:0.5", "hlfd_published")
 CUTTING_FAULTS, TRAINING_FAULTS, STEPS = 3, 3, 12
-EXPECTED = {"SIGKILL": (-signal.SIGKILL,), "SIGTERM": (130, -signal.SIGTERM), "full disk": (2,)}
 
 
 @dataclass(frozen=True)
@@ -55,8 +52,7 @@ def cut(raw: Path, out: Path, faults: list[str], draws: random.Random, pace: flo
         process.kill(fault)
         if process.status == 0:
             continue
-        if process.status not in EXPECTED[fault] or (full and not process.last_words().startswith("error: ")):
-            raise UserError(f"{log}: ended with status {process.status} by {fault}: {process.last_words()}")
+        process.refuse_bad_end(fault)
         met.append(fault)
     Process(log, *words, *split).succeed()
     return met
@@ -81,7 +77,7 @@ def soak(folder: Path, draws: random.Random, seed: int) -> tuple[str, list[str]]
     Process(folder / "data.log", "scripts/make_phantom.py", "--outpath", raw, *small).succeed()
     started = time.monotonic()
     cut(raw, folder / "slices", [], draws, 0)
-    faults = draws.choices(FAULTS, k=CUTTING_FAULTS)
+    faults = draws.choices(list(FAULTS), k=CUTTING_FAULTS)
     met = cut(raw, folder / "slices_disturbed", faults, draws, time.monotonic() - started)
     refuse_different_files(folder / "slices", folder / "slices_disturbed")
 
@@ -99,10 +95,7 @@ def main() -> None:
     preload()
 
     end = time.monotonic() + 60 * options.minutes
-    with tempfile.TemporaryDirectory() as temporary:
-        out = options.outpath or Path(temporary)
-        if out.exists() and any(out.iterdir()):
-            raise UserError(f"{out}: is not empty; give another --outpath")
+    with empty_folder(options.outpath) as out:
         number, met = 0, Counter[str]()
         while number == 0 or time.monotonic() < end:
             folder = out / f"round_{number}"

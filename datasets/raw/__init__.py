@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.errors import UserError
-from utils.registry import lookup, match_name
+from utils.registry import lookup, match_name, normalise_name
 
 if TYPE_CHECKING:
     from datasets.raw.layout import Layout
@@ -21,10 +21,15 @@ LAYOUTS: dict[str, str] = {
     "acdc": "datasets.raw.acdc:layout",
     "heart": "datasets.raw.msd:heart",
     "msd": "datasets.raw.msd:layout",
-    "list": "datasets.raw.case_list:layout",
+    LIST: "datasets.raw.case_list:layout",
 }
 
 MR_LAYOUTS = ("acdc", "heart")
+
+
+def channel_choice(dataset: str, channel: int | None) -> str | None:
+    """The channel that a network was trained on, as `open_layout` takes it for data of any layout."""
+    return str(channel) if channel is not None and normalise_name(dataset) == "msd" else None
 
 
 def open_layout(

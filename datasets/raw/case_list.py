@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.labels import named_regions
+from datasets.labels import HIGHEST_LABEL, named_regions, plain_name
 from datasets.raw.cases import Candidate, FoundCases, identify
 from datasets.raw.layout import Layout
 from datasets.raw.tree import Tree, conversion, is_foreign, nifti_stem
@@ -18,7 +18,6 @@ FILE = "cases.csv"
 COLUMNS = ("image", "label", "patient", "split")
 EXPECTED = "a CSV file with the columns image, label and patient"
 PARTS = ("train", "val", "test")
-HIGHEST_LABEL = 255
 
 
 def layout(labels: Sequence[str], window: tuple[float, float] | None) -> Layout:
@@ -38,7 +37,7 @@ def parse_labels(labels: Sequence[str]) -> dict[str, tuple[int, ...]]:
         values = [int(number) if number.strip().isdigit() else 0 for number in numbers.split(",")]
         if not name or min(values) < 1 or max(values) > HIGHEST_LABEL:
             raise UserError(f"--labels {text}: expected a label from 1 to {HIGHEST_LABEL} and its name, as in 1=organ")
-        if (plain := name.strip().lower().replace(" ", "_")) in named:
+        if (plain := plain_name(name)) in named:
             raise UserError(f"--labels {text}: the name {plain} is taken; choose another")
         named[plain] = tuple(values)
     if not named:

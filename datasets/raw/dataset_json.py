@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets.labels import HIGHEST_LABEL, plain_name
 from datasets.raw.tree import SUFFIXES, conversion, is_foreign
 from utils.errors import UserError
 from utils.files import read_json
@@ -15,9 +16,6 @@ from utils.registry import normalise_name
 
 # Lists of items, and the part of a split that an item with a segmentation belongs to.
 LISTS = {"training": None, "validation": "val", "test": "test"}
-HIGHEST_LABEL = 255
-
-
 CT_WORDS = {"ct", "cta", "ncct", "cect", "cbct", "ldct", "hrct", "mdct"}
 
 
@@ -97,7 +95,7 @@ def _labels(path: Path, content: Any) -> dict[str, tuple[int, ...]]:
             raise UserError(f"{path}: label {name!r} must be an integer") from None
         if not numbers or min(numbers) < 0 or max(numbers) > HIGHEST_LABEL:
             raise UserError(f"{path}: label {name!r} must be from 0 to {HIGHEST_LABEL}, not {group}")
-        if (plain := name.strip().lower().replace(" ", "_")) in labels:
+        if (plain := plain_name(name)) in labels:
             raise UserError(f"{path}: labels names {name!r} twice; give each label a name of its own")
         labels[plain] = numbers
     if "ignore" in labels:

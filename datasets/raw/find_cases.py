@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets.raw import LIST, any_nifti, case_list, kits, open_layout
+from datasets.raw import LIST, any_nifti, case_list, channel_choice, kits, open_layout
 from datasets.raw.cases import Candidate, FoundCases, identify
 from datasets.raw.layout import NoCases
 from datasets.raw.tree import NOT_FETCHED, Tree, conversion, is_fetched, is_foreign, nifti_stem
@@ -25,8 +25,7 @@ def find_cases(path: Path, dataset: str, channel: int | None = None) -> FoundCas
             return case_list.find(path)
         if dataset == "kits":
             return kits.find(path)  # its layout reads segmentations, for the labels
-        of_msd = str(channel) if channel is not None and dataset == "msd" else None
-        return open_layout(dataset, path, channel=of_msd).find(path)
+        return open_layout(dataset, path, channel=channel_choice(dataset, channel)).find(path)
     except NoCases as reason:
         try:
             return any_nifti.find(path, channel)

@@ -34,7 +34,7 @@ def layout(root: Path, channel: str | None = None) -> Layout:
 
     channel: of images with several, its name or number; None is the first.
     """
-    description = _description(root, scan(root))
+    description = _description(root)
     tasks, labels = named_regions(description.labels, root / FILE)
     number = description.channel_of(channel, root / FILE)
     is_hounsfield = bool(description.channels) and is_ct(description.channels[number])
@@ -53,7 +53,7 @@ def find(root: Path, channel: str | None = None) -> FoundCases:
     cases.
     """
     tree = scan(root)
-    description = _description(root, tree)
+    description = _description(root)
     files = _Files(tree, description, description.channel_of(channel, root / FILE))
     candidates = list(files.in_folders() if description.items is None else files.listed(description.items))
     present = [each for each in candidates if each.image or each.label]
@@ -65,10 +65,10 @@ def find(root: Path, channel: str | None = None) -> FoundCases:
     return identify(present, tree, EXPECTED, named_by_path=True, other=other)
 
 
-def _description(root: Path, tree: Tree) -> Description:
+def _description(root: Path) -> Description:
     """The content of dataset.json; NoCases if there is none."""
     if not (root / FILE).is_file():
-        identify([], tree, EXPECTED)
+        identify([], scan(root), EXPECTED)
     return read_description(root / FILE)
 
 

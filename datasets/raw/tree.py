@@ -83,14 +83,15 @@ def scan(root: Path) -> Tree:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         shown = sorted(name for name in names if not name.startswith("."))
         tree.folders[folder] = []
-        for name in shown:
-            if stem := nifti_stem(Path(name)):
-                tree.folders[folder].append(folder / name)
-                tree.named.setdefault(folder / stem, []).append(folder / name)
-        tree.foreign += [folder / name for name in shown if is_foreign(Path(name))]
-        for name in shown:
-            if not nifti_stem(Path(name)) and not (folder / name).exists():
-                tree.leave_out(NOT_FETCHED, folder / name)
+        for path in (folder / name for name in shown):
+            if stem := nifti_stem(path):
+                tree.folders[folder].append(path)
+                tree.named.setdefault(folder / stem, []).append(path)
+                continue
+            if is_foreign(path):
+                tree.foreign.append(path)
+            if not path.exists():
+                tree.leave_out(NOT_FETCHED, path)
         if not folders and not shown and folder != root and folder.name.startswith(CASE_FOLDERS):
             tree.leave_out(EMPTY, folder)
     return tree

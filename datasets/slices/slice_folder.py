@@ -22,6 +22,7 @@ from datasets.slices.manifest import MANIFEST, Manifest
 from datasets.splits import Split, load_split, split_root
 from datasets.window import percentile_window, stored_window
 from utils.errors import UserError
+from utils.progress import print_note
 from utils.registry import match_name, normalise_name
 
 
@@ -217,10 +218,9 @@ class SliceFolder:
             if len(set(shapes.values())) > 1:
                 cases.append(case)
         if cases:
-            print(
-                f"note: {self.folder}: masks of {', '.join(cases)} have another shape than their ct: "
-                "resized with nearest neighbour",
-                file=sys.stderr,
+            print_note(
+                f"{self.folder}: masks of {', '.join(cases)} have another shape than their ct: "
+                "resized with nearest neighbour"
             )
 
 
@@ -262,17 +262,15 @@ def _label_map(folder: Path, dataset: str, task: str, manifest: Manifest | None)
 
     Not where the raw data says what the labels mean, for it is not here.
     """
-    if manifest is not None:
-        for label_map in manifest.tasks.values():
-            if normalise_name(label_map.name) == normalise_name(task):
-                return label_map
-        own = dataset in OWN_LABELS or (
-            manifest.labels and set(manifest.labels) != set(open_layout(dataset, folder).labels)
-        )
-        if own:
-            command = _cut_command(folder, dataset, task)
-            raise UserError(f"{folder}: was cut for {', '.join(manifest.tasks)}; cut it for {task} with: {command}")
-    return open_layout(dataset, folder).label_map(task)
+    tasks = manifest.tasks if manifest is not None else {}
+    for label_map in tasks.values():
+        if normalise_name(label_map.name) == normalise_name(task):
+            return label_map
+    layout = None if manifest is not None and dataset in OWN_LABELS else open_layout(dataset, folder)
+    if layout is None or (manifest and manifest.labels and set(manifest.labels) != set(layout.labels)):
+        command = _cut_command(folder, dataset, task)
+        raise UserError(f"{folder}: was cut for {', '.join(tasks)}; cut it for {task} with: {command}")
+    return layout.label_map(task)
 
 
 def open_slices(path: Path | None, dataset: str, task: str, split: str, splits: Path | None = None) -> SliceFolder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from datasets.slices.manifest import MANIFEST, Manifest
 from datasets.slices.slice_folder import SliceFolder, case_of, slice_files
 from datasets.splits import SPLITS, UNLABELLED_FOLDER, load_split, patient_of
 from utils.errors import UserError
+from utils.progress import print_note
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _usable_files(
     others = {patient for case in held_out for patient in _patients(training, case)} if same_dataset else set()
     excluded = [case for case in slices.cases if case in own or not others.isdisjoint(_patients(slices, case))]
     if excluded:
-        print(f"note: {place}: left out, as cases to validate or test on: {', '.join(excluded)}", file=sys.stderr)
+        print_note(f"{place}: left out, as cases to validate or test on: {', '.join(excluded)}")
     names = [name for case, names in slices.cases.items() if case not in excluded for name in names]
     return [(slices, name) for name in names if not (same_dataset and name in listed)]
 

@@ -10,7 +10,7 @@ import torch
 
 from datasets.labelled_cases import LabelledCase, cases_in_slices, raw_cases
 from datasets.labels import LabelMap
-from datasets.raw import LIST, open_layout
+from datasets.raw import LIST, channel_choice, open_layout
 from datasets.slices.slice_folder import open_slices, slice_files
 from engine.benchmark.runs import Fold, OtherData, is_scored_on, scores_file
 from engine.evaluation.reference import in_labels_of
@@ -49,7 +49,7 @@ def labelled_cases(
             f"--also_test {data.path}: what do the labels of a list mean? cut slices of it with SliceMaker.py "
             "and give these"
         )
-    layout = open_layout(dataset, data.path, channel=str(channel) if channel is not None and dataset == "msd" else None)
+    layout = open_layout(dataset, data.path, channel=channel_choice(dataset, channel))
     cases = raw_cases(layout, data.path, None, window)
     return in_labels_of(trained, cases, dataset, layout.label_map(label_map.name), data.path)
 

@@ -30,6 +30,7 @@ from engine.training.teacher_view import other_view_note
 from networks import network_name
 from utils.errors import UserError
 from utils.fingerprint import fingerprint, fingerprint_weights
+from utils.progress import print_note
 
 
 class Prepared(NamedTuple):
@@ -76,7 +77,7 @@ def plan(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions
     model = teacher.model if teacher else network_name(str(options.train_teacher))
     rows, repeated = distinct_rows(rows, students, model, slices.label_map.num_classes)
     for name, first in repeated.items():
-        print(f"note: {name} is {first}, which has a row already", file=sys.stderr)
+        print_note(f"{name} is {first}, which has a row already")
     folds = []
     for number, splits in find_divisions(options, slices, data.val_fraction, data.test_data_path):
         fold = make_fold(options, replace(data, splits=splits), training, model, number)

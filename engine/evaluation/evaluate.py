@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from datasets.labelled_cases import LabelledCase, cases_in_slices, raw_cases
-from datasets.raw import LIST, OWN_LABELS, open_layout
+from datasets.raw import LIST, OWN_LABELS, channel_choice, open_layout
 from datasets.raw.layout import Layout
 from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
 from datasets.slices.slice_folder import open_slices
@@ -27,7 +26,7 @@ from engine.segmenter import Segmenter, load_segmenter
 from utils.errors import UserError
 from utils.files import atomic_write, write_json
 from utils.options import command_line
-from utils.progress import progress
+from utils.progress import print_note, progress
 from utils.registry import normalise_name
 
 
@@ -124,9 +123,7 @@ def layout_to_score(
     # A list has a window where it is of CT, and one that MR was trained with must not make it that.
     if normalise_name(dataset) == LIST:
         window = segmenter.window if segmenter.hounsfield else None
-    # In the network's channel, of images with several.
-    channel = str(segmenter.channel) if segmenter.channel is not None and normalise_name(dataset) == "msd" else None
-    return open_layout(dataset, inpath, labels, window, channel)
+    return open_layout(dataset, inpath, labels, window, channel_choice(dataset, segmenter.channel))
 
 
 def raw_cases_to_score(
@@ -152,10 +149,9 @@ def raw_cases_to_score(
     taught = {label for group in segmenter.label_map.labels for label in group}
     unknown = sorted({label for group in task.labels for label in group} - taught)
     if unknown and layout.name == segmenter.dataset and layout.name not in OWN_LABELS:
-        print(
-            f"note: {inpath}: task {name} holds label {unknown[0]} ({layout.labels[unknown[0]]}) "
-            "here, and did not where the network was trained: it is scored as background",
-            file=sys.stderr,
+        print_note(
+            f"{inpath}: task {name} holds label {unknown[0]} ({layout.labels[unknown[0]]}) "
+            "here, and did not where the network was trained: it is scored as background"
         )
     return cases
 
@@ -189,10 +185,7 @@ def cases_seen_in_training(checkpoint: Mapping[str, Any], names: Iterable[str]) 
     names = list(names)
     seen = sorted({*checkpoint["cases"]["train"], *checkpoint["cases"]["val"]} & set(names))
     if seen:
-        print(
-            f"note: {len(seen)} of these {len(names)} cases chose or trained the network: {', '.join(seen)}",
-            file=sys.stderr,
-        )
+        print_note(f"{len(seen)} of these {len(names)} cases chose or trained the network: {', '.join(seen)}")
     return seen
 
 

@@ -36,6 +36,7 @@ from utils.errors import UserError
 from utils.files import write_json
 from utils.fingerprint import fingerprint, fingerprint_weights
 from utils.options import command_line, identity
+from utils.progress import print_note
 from utils.registry import match_name
 from utils.seeding import seed_torch
 
@@ -70,10 +71,9 @@ def train(trainer: Trainer) -> Trainer:
     best = trainer.progress
     print(f"best validation Dice {best.best:.4f} at step {best.best_step}: {trainer.folder.best}", flush=True)
     if best.best == 0:
-        print(
-            "note: the best validation Dice is 0, for the network finds nothing of the target; train longer, or look "
-            "at the slices with Prep.ipynb",
-            file=sys.stderr,
+        print_note(
+            "the best validation Dice is 0, for the network finds nothing of the target; train longer, or look "
+            "at the slices with Prep.ipynb"
         )
     decide_best(trainer)
     return trainer
@@ -88,7 +88,7 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None) -> Trainer:
     data, training = run.data, run.training
     begun = has_begun(run.folder, run.name, training.resume)
     if training.resume and not begun:
-        print(f"note: {run.folder} holds nothing to resume, so training starts at its first step", file=sys.stderr)
+        print_note(f"{run.folder} holds nothing to resume, so training starts at its first step")
     device = choose_device(training.device)
     if training.deterministic:
         be_deterministic(device)
@@ -222,10 +222,9 @@ def announce(trainer: Trainer) -> None:
     write_run_file(trainer.folder.path, trainer.precision.device, digests)
     frame = trainer.segmenter.frame
     if frame.size and frame.crop and frame.crop > frame.size:
-        print(
-            f"note: --crop {frame.crop} is larger than --size {frame.size}, so that every slice is padded; "
-            "--crop 0 takes the full slices",
-            file=sys.stderr,
+        print_note(
+            f"--crop {frame.crop} is larger than --size {frame.size}, so that every slice is padded; "
+            "--crop 0 takes the full slices"
         )
     if note := coarse_map_note(trainer.segmenter):
         print(note, file=sys.stderr)
