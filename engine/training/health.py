@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from math import inf, isfinite
@@ -10,11 +9,11 @@ from math import inf, isfinite
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
-from tqdm import tqdm
 
 from distillation.task import TrainingTask
 from engine.device import Precision
 from utils.errors import UserError
+from utils.progress import print_note
 
 EMPTY_VALIDATIONS = 3
 """Without a single foreground voxel, one after another, until the user is told."""
@@ -56,8 +55,9 @@ class Health:
         """
         gradients = [parameter.grad for parameter in self.task.parameters() if parameter.grad is not None]
         statistics = [value for value in self.task.network.buffers() if value.is_floating_point()]
-        # As one tensor, for a GPU is waited for.
-        values = [terms["loss"].detach(), get_total_norm(gradients, inf), get_total_norm(statistics, inf)]
+        # As one tensor, for a GPU is waited for. Squares overflow beyond 1e19, as they would in Adam; the largest value
+        # would be the plainer norm, and takes five times as long.
+        values = [terms["loss"].detach(), get_total_norm(gradients), get_total_norm(statistics, inf)]
         device = self.precision.device
         loss, gradient, statistic = torch.stack([value.to(device, torch.float32) for value in values]).tolist()
         scaler = self.precision.scaler
@@ -85,9 +85,8 @@ class Health:
         if self.empty_validations < EMPTY_VALIDATIONS:
             self.empty_validations = 0 if found else self.empty_validations + 1
             if self.empty_validations == EMPTY_VALIDATIONS:
-                tqdm.write(
-                    f"note: {EMPTY_VALIDATIONS} validations in a row found nothing but background; what usually helps: "
+                print_note(
+                    f"{EMPTY_VALIDATIONS} validations in a row found nothing but background; what usually helps: "
                     "a lower --lr, --init imagenet, more steps, slices cut with fewer --negatives, and a --window and "
-                    "--crop that show the target",
-                    file=sys.stderr,
+                    "--crop that show the target"
                 )
