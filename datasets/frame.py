@@ -52,13 +52,17 @@ class Frame:
             mask = F.interpolate(mask[:, None], size, mode="nearest-exact")[:, 0]
         return self._apply_crop(mask, 0)
 
-    def back(self, probabilities: Tensor, shape: tuple[int, int]) -> Tensor:
-        """[N, C, h, w] -> [N, C, H, W], the `shape` of the source slice; outside the crop all is background."""
+    def back(self, values: Tensor, shape: tuple[int, int], outside: float | None = None) -> Tensor:
+        """[N, C, h, w] -> [N, C, H, W], the `shape` of the source slice.
+
+        outside: what lies outside the crop; by default probabilities of which all is background's.
+        """
         size = self._resized_shape(shape)
         rows, columns = self._crop_window(size)
-        full = probabilities.new_zeros(*probabilities.shape[:2], *size)
-        full[:, 0] = 1
-        inside = probabilities[:, :, _within_crop(rows, size[0]), _within_crop(columns, size[1])]
+        full = values.new_full((*values.shape[:2], *size), 0.0 if outside is None else outside)
+        if outside is None:
+            full[:, 0] = 1
+        inside = values[:, :, _within_crop(rows, size[0]), _within_crop(columns, size[1])]
         full[:, :, _within_slice(rows, size[0]), _within_slice(columns, size[1])] = inside
         if size == tuple(shape):
             return full

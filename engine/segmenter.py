@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from engine.device import choose_device
 from engine.options import PredictionOptions
 from networks import build
 from networks.contract import SegmentationNetwork
+from utils.ahead import ahead
 from utils.batch import most_probable
 from utils.checkpoint import ADVICE, load_checkpoint, shorten
 from utils.errors import UserError
@@ -49,6 +51,11 @@ class Segmenter:
     channel: int | None = None
     hounsfield: bool = True
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network expects its images: the CPU for one without parameters of its own."""
+        return next(self.network.parameters(), torch.empty(0)).device
+
     def description(self) -> dict[str, Any]:
         """What a checkpoint records about the network, in plain types."""
         return {
@@ -72,20 +79,29 @@ class Segmenter:
     ) -> Iterator[tuple[slice, Tensor]]:
         """Class probabilities in the frame, [n, C, h, w], batch by batch, for slices [N, H, W].
 
-        window: in the image's stored units. The network is left in the mode it was in.
+        window: in the image's stored units. The network is left in the mode it was in, and the next batch is made
+        ready while it runs.
         """
-        device = next(self.network.parameters()).device
         training = self.network.training
         self.network.eval()
         try:
-            for start in range(0, len(image), batch_size):
-                part = slice(start, min(start + batch_size, len(image)))
-                values = torch.from_numpy(window_image(image[part], *window)).to(device)
+            inputs = self._inputs(image, window, batch_size)
+            # A thread costs more than it saves where there is nothing to be ahead of.
+            for part, values in ahead(inputs) if len(image) > batch_size else inputs:
                 with torch.no_grad():
-                    logits = self.network(self.frame.image(values).unsqueeze(1))
-                yield part, logits.float().softmax(dim=1)
+                    probabilities = class_probabilities(self.network(values).float())
+                yield part, probabilities
         finally:
             self.network.train(training)
+
+    def _inputs(
+        self, image: NDArray[np.int16], window: tuple[float, float], batch_size: int
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """What the network sees, [n, 1, h, w] on its device, batch by batch."""
+        for start in range(0, len(image), batch_size):
+            part = slice(start, min(start + batch_size, len(image)))
+            values = torch.from_numpy(window_image(image[part], *window)).to(self.device)
+            yield part, self.frame.image(values).unsqueeze(1)
 
     def probabilities(
         self, image: NDArray[np.int16], window: tuple[float, float], batch_size: int = 8
@@ -102,10 +118,52 @@ class Segmenter:
         batch_size: int = 8,
         threshold: float | None = None,
     ) -> NDArray[np.uint8]:
-        """Class indices [N, H, W] of slices [N, H, W] at their own resolution, decided as by `decide`."""
+        """Class indices [N, H, W] of slices [N, H, W] at their own resolution, decided as by `decide`.
+
+        A batch is decided while the network runs on the next one.
+        """
         labels = np.empty(image.shape, np.uint8)
-        for part, probabilities in self.probabilities(image, window, batch_size):
-            labels[part] = self.decide(probabilities, threshold)
+        framed = self.framed_probabilities(image, window, batch_size)
+
+        def decide(part: slice, probabilities: Tensor) -> None:
+            labels[part] = self.decide_framed(probabilities, image.shape[1:], threshold)
+
+        if len(image) <= batch_size:
+            for part, probabilities in framed:
+                decide(part, probabilities)
+            return labels
+        with ThreadPoolExecutor(1) as other:
+            before: Future[None] | None = None
+            for part, probabilities in framed:
+                if before is not None:
+                    before.result()
+                before = other.submit(decide, part, probabilities)
+            if before is not None:
+                before.result()
+        return labels
+
+    def decide_framed(
+        self, probabilities: Tensor, shape: tuple[int, ...], threshold: float | None = None
+    ) -> NDArray[np.uint8]:
+        """Class indices [n, H, W] at the slices' own resolution, of probabilities in the frame, [n, C, h, w].
+
+        What `decide` makes of `Frame.back`, up to rounding, in a fraction of the time: by how much each class is
+        ahead of the background is linear in the probabilities, so that it can be carried back in their place, and
+        only of slices that have any foreground.
+        """
+        height, width = shape
+        if threshold is not None and probabilities.shape[1] > 2:
+            return self.decide(self.frame.back(probabilities, (height, width)), threshold)
+        if threshold is not None:
+            margins, outside = 1 - probabilities[:, :1] - threshold, -threshold
+        else:
+            weighted = self.weighted(probabilities)
+            margins, outside = weighted[:, 1:] - weighted[:, :1], -1.0
+        labels = np.zeros((len(margins), height, width), np.uint8)
+        found = (margins > 0).flatten(1).any(dim=1)
+        if found.any():
+            carried = self.frame.back(margins[found], (height, width), outside)
+            labels[found.cpu().numpy()] = highest_margin(carried).cpu().numpy()
         return labels
 
     def decide(self, probabilities: Tensor, threshold: float | None = None) -> NDArray[np.uint8]:
@@ -138,6 +196,28 @@ class Segmenter:
             return "the most probable class"
         offsets = (f"{name} {offset:+.2f}" for name, offset in zip(self.label_map.classes, self.offsets, strict=True))
         return f"the most probable class, with {', '.join(offsets)} on the logits"
+
+
+def class_probabilities(logits: Tensor) -> Tensor:
+    """softmax over the classes of [n, C, h, w]; of two, which lie side by side in memory, in a fraction of the time."""
+    if logits.shape[1] != 2:
+        return logits.softmax(dim=1)
+    foreground = torch.sigmoid(logits[:, 1] - logits[:, 0])
+    return torch.stack([1 - foreground, foreground], dim=1)
+
+
+def highest_margin(margins: Tensor) -> Tensor:
+    """uint8 [n, H, W]: the class that is furthest ahead of the background, 0 where none is.
+
+    margins: [n, C - 1, H, W], of class 1 and up; the first one of a tie.
+    """
+    best = margins[:, 0]
+    labels = (best > 0).to(torch.uint8)
+    for index in range(1, margins.shape[1]):
+        ahead_of_all = margins[:, index] > best.clamp(min=0)
+        labels.masked_fill_(ahead_of_all, index + 1)
+        best = torch.maximum(best, margins[:, index])
+    return labels
 
 
 def load_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, dict[str, Any]]:

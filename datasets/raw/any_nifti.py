@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,27 +32,41 @@ def is_mask(path: Path) -> bool:
     return MASK_NAME.fullmatch((nifti_stem(path) or "").lower()) is not None
 
 
-def find(root: Path, channel: int | None = None) -> FoundCases:
-    """The images in `root`, not below it. NAME_0000, NAME_0001, ... are the channels of one case where they can be.
+def find(root: Path, channel: int | None = None, below: bool = False) -> FoundCases:
+    """The images in `root`. NAME_0000, NAME_0001, ... are the channels of one case where they can be.
 
     channel: to read of images with several, in one file or in files of their own; None for the first of files.
+    below: those in the folders below it too, named FOLDER/NAME.
     """
     tree = scan(root)
-    files = [path for path in tree.folders.get(root, []) if not is_mask(path)]
     candidates = []
     other: dict[str, list[Path]] = defaultdict(list)
-    for name, paths in _grouped(files, channel is not None or _is_of_nnunet(root)):
+    folders = tree.folders if below else {root: tree.folders.get(root, [])}
+    for folder, paths in folders.items():
+        found = [path for path in paths if not is_mask(path)]
+        prefix = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+        candidates += [
+            replace(each, name=f"{prefix}{each.name}")
+            for each in _candidates(folder, found, channel, bool(prefix), other)
+        ]
+    other |= {
+        MASKS: [path for paths in folders.values() for path in paths if is_mask(path)],
+        BELOW: [path for path in tree.files if path.parent not in folders],
+    }
+    return identify(candidates, tree, EXPECTED, other={reason: paths for reason, paths in other.items() if paths})
+
+
+def _candidates(
+    folder: Path, files: Sequence[Path], channel: int | None, as_named: bool, other: dict[str, list[Path]]
+) -> Iterator[Candidate]:
+    """The cases of one folder; the files that are in none go to `other`. as_named: a file's name is its case's."""
+    for name, paths in _grouped(files, channel is not None or _is_of_nnunet(folder), as_named):
         wanted = 0 if len(paths) == 1 else channel or 0
         if wanted >= len(paths):
             other[f"without channel {wanted}, which the network was trained on"] += paths
             continue
         other[OTHER_CHANNELS] += [path for path in paths if path != paths[wanted]]
-        candidates.append(Candidate(name, paths[wanted], channel=channel_of(paths[wanted], channel)))
-    other |= {
-        MASKS: [path for path in tree.folders.get(root, []) if is_mask(path)],
-        BELOW: [path for path in tree.files if path.parent != root],
-    }
-    return identify(candidates, tree, EXPECTED, other={reason: paths for reason, paths in other.items() if paths})
+        yield Candidate(name, paths[wanted], channel=channel_of(paths[wanted], channel))
 
 
 def name_of(path: Path) -> str:
@@ -70,7 +85,7 @@ def _is_of_nnunet(root: Path) -> bool:
     return root.absolute().name in ("imagesTr", "imagesTs") or (root.absolute().parent / "dataset.json").is_file()
 
 
-def _grouped(files: Sequence[Path], expects_channels: bool) -> Iterator[tuple[str, list[Path]]]:
+def _grouped(files: Sequence[Path], expects_channels: bool, as_named: bool) -> Iterator[tuple[str, list[Path]]]:
     """Each case's name with its files, one for each channel."""
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in files:
@@ -82,7 +97,7 @@ def _grouped(files: Sequence[Path], expects_channels: bool) -> Iterator[tuple[st
         if base in channels:
             yield base, paths
         else:
-            yield from ((name_of(path), [path]) for path in paths)
+            yield from (((nifti_stem(path) if as_named else None) or name_of(path), [path]) for path in paths)
 
 
 def _is_plausible(groups: Mapping[str, Sequence[Path]], channels: Collection[str], expects_channels: bool) -> bool:

@@ -11,10 +11,11 @@ from datasets.raw.tree import NOT_FETCHED, Tree, conversion, is_fetched, is_fore
 from utils.errors import UserError
 
 
-def find_cases(path: Path, dataset: str, channel: int | None = None) -> FoundCases:
+def find_cases(path: Path, dataset: str, channel: int | None = None, below: bool = False) -> FoundCases:
     """The cases of one file, of a list, of a folder in the layout of `dataset`, or of a folder of NIfTI files.
 
-    channel: which one to read of images that no layout describes and that have several.
+    channel: which one to read of images that no layout describes and that have several. below: whether to take NIfTI
+    files in folders below it too, each named with its folder.
     """
     if path.suffix.lower() == case_list.SUFFIX:
         return case_list.find(path)
@@ -28,10 +29,10 @@ def find_cases(path: Path, dataset: str, channel: int | None = None) -> FoundCas
         return open_layout(dataset, path, channel=channel_choice(dataset, channel)).find(path)
     except NoCases as reason:
         try:
-            return any_nifti.find(path, channel)
+            return any_nifti.find(path, channel, below)
         except NoCases as no_image:
-            if below := next(filter(_holds_images, (path / "imagesTs", path / "imagesTr")), None):
-                raise UserError(f"{path}: holds no images itself; give {below}, which does") from None
+            if inside := next(filter(_holds_images, (path / "imagesTs", path / "imagesTr")), None):
+                raise UserError(f"{path}: holds no images itself; give {inside}, which does") from None
             details = str(no_image).partition("; ")[2]
             raise UserError(
                 f"{reason}; nor does it hold images as .nii or .nii.gz files{details and '; '}{details}"

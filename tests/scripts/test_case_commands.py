@@ -43,7 +43,7 @@ def predict(ckpt: Path, inpath: Path, outpath: Path) -> Done:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.glob("*.nii*"))
 
 
 def test_the_output_of_one_case_may_be_a_file(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from datasets.raw.find_cases import find_cases
 from datasets.raw.layout import match_case
 from datasets.slices.slice_folder import SliceFolder
 from engine.device import Precision, choose_device
-from engine.evaluation.predict import largest_components
 from engine.evaluation.reference import translation
 from engine.evaluation.score import RegionScores, score_case, score_case_as_published, score_cases
 from engine.evaluation.summaries import case_means, mean_dice, summarise
+from engine.prediction.volume import largest_components
 from engine.segmenter import Segmenter, load_segmenter
 from networks import build
 from networks.contract import Features, SegmentationNetwork

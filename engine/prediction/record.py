@@ -1,0 +1,137 @@
+"""What was predicted from which file by what: run.json and the tables beside it, and which cases are done."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from datasets.raw.layout import Case
+from datasets.raw.options import IntensityOptions
+from engine.options import PredictionOptions
+from engine.prediction.options import OutputOptions
+from engine.prediction.outputs import Outputs, Reports
+from engine.prediction.volumes import table, to_csv
+from engine.provenance import provenance
+from engine.segmenter import Segmenter
+from utils.errors import UserError
+from utils.files import read_json, write_json, write_text
+from utils.options import identity
+
+SAVE_EVERY = 5.0
+"""Seconds from one run.json to the next: what a killed run has not recorded is predicted again."""
+
+
+def file_digest(path: Path) -> str:
+    """sha256 in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def made_by(
+    segmenter: Segmenter, prediction: PredictionOptions, options: OutputOptions, reading: IntensityOptions
+) -> dict[str, Any]:
+    """What decides a result besides the image."""
+    return {
+        "checkpoint": file_digest(prediction.ckpt),
+        "offsets": list(segmenter.offsets),
+        "threshold": prediction.threshold,
+        "any_intensity": reading.any_intensity,
+        **identity(options),
+    }
+
+
+class Record:
+    """The content of run.json: `launches`, one for each command, and `cases`, by their names.
+
+    made_by: what decides the results, besides the image: checkpoint and options. A case was done by the same, or else
+    is done again.
+    """
+
+    def __init__(self, reports: Reports, root: Path, made_by: Mapping[str, Any]) -> None:
+        """root: the folder that the images' names in the record are relative to."""
+        self.reports, self.root, self.made_by = reports, root, dict(made_by)
+        self.launches, self.cases = _read(reports.run)
+        self.saved = time.monotonic()
+        self.lock = Lock()
+
+    def add_launch(self, segmenter: Segmenter, decision: str) -> None:
+        """This command, of which only the last components of paths are kept, and the network; decision: in words."""
+        label_map = segmenter.label_map
+        classes = [
+            {"class": index, "name": name, "label": labels[0]}
+            for index, (name, labels) in enumerate(zip(label_map.classes, label_map.labels, strict=True), start=1)
+        ]
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        network = {"model": segmenter.model, "task": label_map.name, "device": str(segmenter.device)}
+        made = {"made_by": self.made_by, "decision": decision, "classes": classes}
+        self.launches.append({"started": started, **provenance(segmenter.device), **network, **made})
+
+    def is_done(self, case: Case, outputs: Outputs) -> bool:
+        """Whether all files are there that are asked for, made of the same image by the same."""
+        record = self.cases.get(case.name)
+        if record is None or record.get("made_by") != self.made_by or not set(outputs.names) <= set(record["files"]):
+            return False
+        if not all(path.is_file() for path in outputs.files):
+            return False
+        try:
+            source, now = record["source"], self.describe(case.image)
+        except UserError:
+            return False
+        if source["bytes"] != now["bytes"] or source["channel"] != case.channel:
+            return False
+        return bool(source["modified_ns"] == now["modified_ns"] or source["sha256"] == file_digest(case.image))
+
+    def describe(self, image: Path) -> dict[str, Any]:
+        """An image's name below the root, size and time; UserError if it is gone."""
+        try:
+            status = image.stat()
+        except OSError as error:
+            raise UserError(f"{image}: cannot be read ({error.strerror}); look for it, then run this again") from None
+        return {"file": self.shown(image), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+
+    def shown(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name
+
+    def add(self, case: Case, content: Mapping[str, Any]) -> None:
+        """A case that is done."""
+        with self.lock:
+            self.cases[case.name] = {"made_by": self.made_by, "launch": len(self.launches) - 1, **content}
+        if time.monotonic() - self.saved > SAVE_EVERY:
+            self.save()
+
+    def fail(self, case: Case, reason: str) -> None:
+        """A case without a result; the reason is kept without the folders of this machine."""
+        for folder in (self.root, self.root.resolve(), case.image.parent):
+            reason = reason.replace(f"{folder}/", "")
+        content = {"launch": len(self.launches) - 1, "error": reason, "source": {"file": self.shown(case.image)}}
+        with self.lock:
+            self.cases[case.name] = content
+
+    def save(self) -> None:
+        with self.lock:
+            cases = dict(sorted(self.cases.items()))
+        rows = table(cases)
+        write_text(self.reports.csv, to_csv(rows))
+        write_json(self.reports.json, rows)
+        write_json(self.reports.run, {"launches": self.launches, "cases": cases})
+        self.saved = time.monotonic()
+
+
+def _read(path: Path) -> tuple[list[Any], dict[str, Any]]:
+    """Launches and cases in an earlier run.json; UserError if it is something else."""
+    if not path.exists():
+        return [], {}
+    content = read_json(path)
+    try:
+        whole = all("error" in each or {"files", "source"} <= each.keys() for each in content["cases"].values())
+        whole = whole and isinstance(content["launches"], list)
+    except (AttributeError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise UserError(f"{path}: is not what predict.py writes; move it away, or give another --outpath")
+    return content["launches"], content["cases"]

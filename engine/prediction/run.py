@@ -1,0 +1,183 @@
+"""The pipeline: the next case is read, and the one before it written, while the network is at work on one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from datasets.raw.layout import Case
+from datasets.raw.options import IntensityOptions
+from datasets.raw.volume import Volume, read_volume, write_labels
+from engine.contours import Picture
+from engine.options import PredictionOptions
+from engine.prediction.options import OutputOptions
+from engine.prediction.outputs import Outputs
+from engine.prediction.preview import draw_preview
+from engine.prediction.probabilities import write_probabilities
+from engine.prediction.record import Record, file_digest
+from engine.prediction.volume import Prediction, keep_largest, predict_volume
+from engine.prediction.volumes import NO_SPACING, measure, spacing_mm
+from engine.segmenter import Segmenter
+from utils.ahead import ahead
+from utils.errors import UserError
+from utils.files import write_bytes
+from utils.progress import print_line, progress
+
+MOST_AHEAD = 1 << 29
+"""Bytes of voxels in an image's own type up to which it is read ahead, so that two fit into memory."""
+
+
+@dataclass
+class Summary:
+    """notes: by case; failed: a line for each case without a result."""
+
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Pipeline:
+    """record: knows what was done before; it is told what is done."""
+
+    segmenter: Segmenter
+    prediction: PredictionOptions
+    options: OutputOptions
+    reading: IntensityOptions
+    record: Record
+    summary: Summary = field(default_factory=Summary)
+
+    def run(self, outputs: Mapping[Case, Outputs]) -> Summary:
+        """Predict the cases and write their files; a case that fails leaves none, and the others go on."""
+        cases = list(outputs)
+        with ThreadPoolExecutor(1) as digests, ThreadPoolExecutor(1) as writer:
+            written: Future[None] | None = None
+            try:
+                for case, volume in progress(self._read(cases), "segmenting", total=len(cases), unit="case"):
+                    source = digests.submit(self._source, case)
+                    try:
+                        if isinstance(volume, UserError):
+                            raise volume
+                        started = time.perf_counter()
+                        result, picture = self._compute(volume)
+                        seconds = time.perf_counter() - started
+                    except (UserError, MemoryError, torch.OutOfMemoryError) as error:
+                        self._fail(case, outputs[case], error)
+                        continue
+                    finally:
+                        del volume
+                    if written is not None:
+                        written.result()
+                    written = writer.submit(self._write, outputs[case], result, picture, source, seconds)
+                    del result
+                if written is not None:
+                    written.result()
+            finally:
+                self.record.save()
+        return self.summary
+
+    def _read(self, cases: Sequence[Case]) -> Iterator[tuple[Case, Volume | UserError]]:
+        """Each case with its volume, or with what is wrong with it."""
+
+        def read(case: Case) -> tuple[Case, Volume | UserError]:
+            try:
+                return case, read_volume(
+                    case, (), with_label=False, hounsfield=self.segmenter.hounsfield, reading=self.reading
+                )
+            except UserError as error:
+                return case, error
+
+        if len(cases) > 1 and max(map(_voxel_bytes, cases)) <= MOST_AHEAD:
+            return ahead(map(read, cases))
+        return map(read, cases)
+
+    def _compute(self, volume: Volume) -> tuple[Prediction, Picture | None]:
+        prediction = self.prediction
+        result = predict_volume(
+            self.segmenter, volume, prediction.batch_size, prediction.threshold, bool(self.options.probabilities)
+        )
+        if self.options.largest_component:
+            keep_largest(result.classes, self.options.largest_component)
+        picture = draw_preview(result) if self.options.preview else None
+        return result.without_image(), picture
+
+    def _write(
+        self,
+        outputs: Outputs,
+        result: Prediction,
+        picture: Picture | None,
+        source: Future[dict[str, Any]],
+        seconds: float,
+    ) -> None:
+        """One case's results: its files, its record and its line. What else is written of a case belongs here."""
+        volume, label_map = result.volume, self.segmenter.label_map
+        case = volume.case
+        started = time.perf_counter()
+        try:
+            write_labels(outputs.labels, self.segmenter.source_labels()[result.classes], volume)
+            if outputs.probabilities is not None:
+                write_probabilities(outputs.probabilities, result)
+            if outputs.preview is not None and picture is not None:
+                write_bytes(outputs.preview, _png(picture))
+            found = source.result()
+        except (UserError, MemoryError) as error:
+            self._fail(case, outputs, error)
+            return
+        labels = measure(result.classes, label_map, volume)
+        spacing = spacing_mm(volume)
+        notes = [*volume.notes, *([NO_SPACING] if spacing is None else [])]
+        self.summary.notes[case.name] = notes
+        self.record.add(
+            case,
+            {
+                "source": found,
+                "files": outputs.names,
+                "shape": list(result.classes.shape),
+                "spacing_mm": spacing and list(spacing),
+                "seconds": round(seconds + time.perf_counter() - started, 3),
+                "labels": labels,
+                "notes": notes,
+            },
+        )
+        print_line(f"{outputs.labels}: {'; '.join(map(_described, labels))}")
+
+    def _source(self, case: Case) -> dict[str, Any]:
+        return {**self.record.describe(case.image), "channel": case.channel, "sha256": file_digest(case.image)}
+
+    def _fail(self, case: Case, outputs: Outputs, error: BaseException) -> None:
+        """An earlier result must not be taken for one of this image."""
+        reason = str(error)
+        if not isinstance(error, UserError):
+            reason = f"{case.image}: does not fit into memory; give a smaller --batch_size, or use a larger machine"
+        for path in outputs.files:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        self.summary.failed.append(reason)
+        self.record.fail(case, reason)
+
+
+def _voxel_bytes(case: Case) -> int:
+    """By the header; of a file that cannot be read 0, for reading it will say so."""
+    try:
+        image: Any = nib.load(case.image)
+        return int(np.prod(image.shape[:3])) * int(image.get_data_dtype().itemsize)
+    except Exception:
+        return 0
+
+
+def _png(picture: Picture) -> bytes:
+    from engine.reporting import picture_png
+
+    return picture_png(picture)
+
+
+def _described(label: Mapping[str, Any]) -> str:
+    volume = "" if label["ml"] is None else f" ({label['ml']:.4g} ml)"
+    return f"{label['voxels']} voxels of label {label['label']}{volume}"
