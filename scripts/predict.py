@@ -55,7 +55,8 @@ def main() -> None:
     print(f"decision: {decision}", flush=True)
     if len(todo) < len(outputs):
         print(f"{len(outputs) - len(todo)} of {len(outputs)} cases are done (--overwrite predicts them again)")
-    record.add_launch(segmenter, decision)
+    if todo:
+        record.add_launch(segmenter, decision)
     summary = Pipeline(segmenter, prediction, options, reading, record).run(todo)
     for note in [*found.notes, *summarise_notes(summary.notes)]:
         print(f"note: {note}")

@@ -10,9 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from datasets.frame import Frame
+from datasets.labels import LabelMap
 from distillation import build_method, parse_methods
 from distillation.method import Method
+from engine.segmenter import Segmenter
+from networks import build
 from networks.contract import Channels, Features, SegmentationNetwork, resize
+from utils.checkpoint import save_checkpoint
 
 
 def make_method(text: str, student: Channels, teacher: Channels) -> Method:
@@ -105,3 +110,13 @@ def equal_states(one: dict[str, Any], other: dict[str, Any]) -> bool:
         return torch.equal(value, of_other) if isinstance(value, Tensor) else value == of_other
 
     return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+
+
+def save_untrained(path: Path, label_map: LabelMap, frame: Frame, **description: Any) -> Segmenter:
+    """A checkpoint of an enet with random weights, for KiTS; the segmenter that it holds."""
+    torch.manual_seed(0)
+    network = build("enet", label_map.num_classes)
+    segmenter = Segmenter(network, "enet", "kits", label_map, frame, (-200.0, 300.0), **description)
+    content = {**segmenter.description(), "weights": network.state_dict(), "config": {}, "cases": {}}
+    save_checkpoint(path, content)
+    return segmenter

@@ -33,7 +33,7 @@ def measure(classes: NDArray[np.uint8], label_map: LabelMap, volume: Volume) -> 
                 "label": labels[0],
                 "name": name,
                 "voxels": voxels,
-                "ml": None if spacing is None else round(voxels * float(np.prod(spacing)) / 1000, 4),
+                "ml": None if spacing is None else round(voxels * float(np.prod(spacing)) / 1000, 6),
                 "first_slice": int(slices.min()) if voxels else None,
                 "last_slice": int(slices.max()) if voxels else None,
             }
