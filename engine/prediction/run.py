@@ -23,7 +23,7 @@ from engine.prediction.outputs import Outputs
 from engine.prediction.preview import draw_preview
 from engine.prediction.probabilities import write_probabilities
 from engine.prediction.record import Record, file_digest
-from engine.prediction.volume import Prediction, keep_largest, predict_volume
+from engine.prediction.volume import Prediction, keep_largest, predict_volume, to_source_labels
 from engine.prediction.volumes import NO_SPACING, measure, spacing_mm
 from engine.segmenter import Segmenter
 from utils.ahead import ahead
@@ -121,7 +121,8 @@ class Pipeline:
         case = volume.case
         started = time.perf_counter()
         try:
-            write_labels(outputs.labels, self.segmenter.source_labels()[result.classes], volume)
+            labels = to_source_labels(result.classes, self.segmenter.source_labels())
+            write_labels(outputs.labels, labels, volume)
             if outputs.probabilities is not None:
                 write_probabilities(outputs.probabilities, result)
             if outputs.preview is not None and picture is not None:
@@ -130,7 +131,7 @@ class Pipeline:
         except (UserError, MemoryError) as error:
             self._fail(case, outputs, error)
             return
-        labels = measure(result.classes, label_map, volume)
+        measured = measure(result.classes, label_map, volume)
         spacing = spacing_mm(volume)
         notes = [*volume.notes, *([NO_SPACING] if spacing is None else [])]
         self.summary.notes[case.name] = notes
@@ -142,11 +143,11 @@ class Pipeline:
                 "shape": list(result.classes.shape),
                 "spacing_mm": spacing and list(spacing),
                 "seconds": round(seconds + time.perf_counter() - started, 3),
-                "labels": labels,
+                "labels": measured,
                 "notes": notes,
             },
         )
-        print_line(f"{outputs.labels}: {'; '.join(map(_described, labels))}")
+        print_line(f"{outputs.labels}: {'; '.join(map(_described, measured))}")
 
     def _source(self, case: Case) -> dict[str, Any]:
         return {**self.record.describe(case.image), "channel": case.channel, "sha256": file_digest(case.image)}

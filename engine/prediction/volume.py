@@ -54,6 +54,14 @@ def predict_volume(
     return Prediction(volume, window, classes, stored)
 
 
+def to_source_labels(classes: NDArray[np.uint8], table: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`table[classes]`, the labels of `Segmenter.source_labels`, in less than half the time."""
+    labels = np.zeros_like(classes)
+    for index, label in enumerate(table[1:], start=1):
+        labels += (classes == index) * label
+    return labels
+
+
 def keep_largest(classes: NDArray[np.uint8], count: int) -> None:
     """Make background, in place, of all foreground but its `count` largest connected components."""
     filled = [np.flatnonzero(classes.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]

@@ -21,13 +21,12 @@ NO_SPACING = "its header does not say how large a voxel is: no ml"
 def measure(classes: NDArray[np.uint8], label_map: LabelMap, volume: Volume) -> list[dict[str, Any]]:
     """Of each label that is written: voxels, ml (None where the spacing is unknown), and the source's slice numbers."""
     spacing = spacing_mm(volume)
-    counts = np.zeros((len(classes), label_map.num_classes), np.int64)
-    for row, plane in zip(counts, classes, strict=True):
-        row += np.bincount(plane.ravel(), minlength=label_map.num_classes)
+    foreground = range(1, label_map.num_classes)
+    counts = np.array([[np.count_nonzero(plane == index) for index in foreground] for plane in classes])
     rows = []
     for index, (name, labels) in enumerate(zip(label_map.classes, label_map.labels, strict=True), start=1):
-        voxels = int(counts[:, index].sum())
-        slices = volume.slices[counts[:, index] > 0]
+        voxels = int(counts[:, index - 1].sum())
+        slices = volume.slices[counts[:, index - 1] > 0]
         rows.append(
             {
                 "label": labels[0],
