@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets.labels import HIGHEST_LABEL, plain_name
+from datasets.raw.modality import is_ct
 from datasets.raw.tree import SUFFIXES, conversion, is_foreign
 from utils.errors import UserError
 from utils.files import read_json
@@ -16,7 +16,6 @@ from utils.registry import normalise_name
 
 # Lists of items, and the part of a split that an item with a segmentation belongs to.
 LISTS = {"training": None, "validation": "val", "test": "test"}
-CT_WORDS = {"ct", "cta", "ncct", "cect", "cbct", "ldct", "hrct", "mdct"}
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,6 @@ class Description:
             if choice == str(number) or normalise_name(choice) == normalise_name(name):
                 return number
         raise UserError(f"{path}: has no channel {choice}; choose one of {listed or '0'}")
-
-
-def is_ct(name: str) -> bool:
-    """CT, ct_venous, "CT (portal)", NCCT, CTA; not PET/CT, whose image is not in HU."""
-    words = re.split("[^a-z0-9]+", name.lower())
-    return any(word in CT_WORDS for word in words) and "pet" not in words
 
 
 def read_description(path: Path) -> Description:

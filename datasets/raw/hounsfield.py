@@ -5,7 +5,6 @@ Air is at -1000 HU and soft tissue near 40, and most of a CT is one of the two.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from datasets.raw.intensities import HU_RANGE, INT16, percentiles
 from datasets.raw.layout import Case
+from datasets.raw.modality import is_other
 from utils.errors import UserError
 
 USUAL_HU = (-2048.0, 16383.0)
@@ -31,8 +31,7 @@ ANY_INTENSITY = "or take it as it is with --any_intensity"
 
 def refuse_modality(case: Case) -> None:
     """UserError if the data set names the image's channel PET or MR, where a CT is expected."""
-    words = set(re.findall("[A-Z]+", (case.modality or "").upper()))
-    if words & {"PET", "PT", "MR", "MRI"} and "CT" not in words:
+    if is_other(case.modality or ""):
         raise UserError(
             f"{case.image}: its data set calls it {case.modality}, but CT is expected; make the CT the first channel, "
             f"{ANY_INTENSITY}"

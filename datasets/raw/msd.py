@@ -12,9 +12,10 @@ from pathlib import Path
 
 from datasets.labels import named_regions, one_class
 from datasets.raw.cases import OTHER_CHANNELS, Candidate, FoundCases, identify
-from datasets.raw.dataset_json import Description, Item, is_ct, read_description
+from datasets.raw.dataset_json import Description, Item, read_description
 from datasets.raw.layout import Layout
-from datasets.raw.tree import Tree, conversion, is_foreign, nifti_stem, scan, split_channel
+from datasets.raw.modality import is_ct
+from datasets.raw.tree import NO_CHANNEL, Tree, conversion, is_foreign, nifti_stem, scan, split_channel
 from utils.errors import UserError
 
 FILE = "dataset.json"
@@ -77,7 +78,7 @@ class _Files:
 
     def __init__(self, tree: Tree, description: Description, channel: int) -> None:
         self.tree, self.channel = tree, channel
-        self.channels = max(1, len(description.channels))
+        self.counted, self.channels = bool(description.channels), max(1, len(description.channels))
         self.modality = description.channels[channel] if description.channels else None
         self.separate: list[Path] = []
         """Files that an item lists as one of several channels."""
@@ -131,16 +132,25 @@ class _Files:
             folder = self.tree.root / images
             segmented = {nifti_stem(path) or "" for path in self.tree.below(labels)}
             names = dict.fromkeys(segmented)
+            patients = self._numbered_patients(images, segmented)
             for path in self.tree.below(images):
                 stem = nifti_stem(path) or ""
                 base, _ = split_channel(stem)
                 is_channel = stem not in segmented and self.tree.find(folder, f"{base}_0000")
-                names[base if is_channel else stem] = None
+                names[base if is_channel and base not in patients else stem] = None
             for name in sorted(names):
                 image, index = self._image(folder, name, name)
                 label = self.tree.find(self.tree.root / labels, name)
                 expected = f"{name}_{self.channel:04d}.nii.gz in {images}/"
                 yield self._candidate(name, image, label, expected, index, part if label else None)
+
+    def _numbered_patients(self, images: str, segmented: set[str]) -> set[str]:
+        """The names whose numbers are the patients': their segmentations have them, or there are fewer channels."""
+        patients = {base for base, number in map(split_channel, segmented) if number < NO_CHANNEL}
+        if self.counted:
+            numbered = [split_channel(nifti_stem(path) or "") for path in self.tree.below(images)]
+            patients |= {base for base, number in numbered if self.channels <= number < NO_CHANNEL} - segmented
+        return patients
 
     def channels_of(self, candidates: Sequence[Candidate]) -> Iterator[Path]:
         """The files of all channels of the cases whose channels are files of their own."""

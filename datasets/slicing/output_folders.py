@@ -45,7 +45,7 @@ class OutputFolders:
         for folder in self.folders:
             tasks |= folder.manifest.tasks
         if tasks.setdefault(label_map.name, label_map) != label_map:
-            raise UserError(f"{outpath}: its task {label_map.name} has other labels; give another --outpath")
+            raise self._of_other_labels(tasks[label_map.name])
         if NO_MASK.name in tasks and len(tasks) > 1:
             kind = "with" if label_map == NO_MASK else "without"
             raise UserError(f"{outpath}: is for slices {kind} masks; give another --outpath")
@@ -53,6 +53,19 @@ class OutputFolders:
         for folder in self.folders:
             folder.manifest.window, folder.manifest.seed, folder.manifest.tasks = layout.window, seed, dict(tasks)
             folder.manifest.labels, folder.manifest.channel = tuple(layout.labels), layout.channel
+
+    def _of_other_labels(self, before: LabelMap) -> UserError:
+        """What has changed since the folders were cut for this task, whose label map was `before`."""
+        now, then = ({label for group in task.labels for label in group} for task in (self.label_map, before))
+        names = self.layout.labels
+        added = " and ".join(f"{label} ({names[label]})" for label in sorted(now - then))
+        gone = " and ".join(map(str, sorted(then - now)))
+        changes = [f"holds label {added} now" if added else "", f"does not hold label {gone} any more" if gone else ""]
+        change = " and ".join(filter(None, changes)) or "names its labels otherwise now"
+        return UserError(
+            f"{self.outpath}: task {before.name} was cut from other labels, for {self.inpath} {change}; cut all cases "
+            "again, into another --outpath"
+        )
 
     def destination(self, case: str) -> OutputFolder:
         """The folder that the split assigns to a case."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from datasets.raw import open_layout
 from datasets.raw.cases import FoundCases
+from datasets.raw.modality import is_ct, is_other
 from tests.datasets.raw.test_finding import put
 from utils.errors import UserError
 
@@ -147,6 +148,43 @@ class TestChannels:
         found = find(root)
         assert [(case.name, case.image.name) for case in found] == [("a", "a_0000.nii.gz"), ("b", "b_0000.nii.gz")]
         assert "listed twice and read once: 2" in "".join(found.notes)
+
+
+@pytest.mark.parametrize("images", ["imagesTr", "imagesTs"])
+def test_numbered_patients_are_no_channels(tmp_path: Path, images: str) -> None:
+    numbered = [f"{images}/patient_{number:04d}.nii.gz" for number in range(3)]
+    found = find(folder(tmp_path, {"modality": "CT"}, *numbered))
+    assert [(case.name, case.image.name) for case in found] == [(Path(p).name[:-7], Path(p).name) for p in numbered]
+    labelled = [f"labels{images[-2:]}/patient_{number:04d}.nii.gz" for number in range(2)]
+    assert [case.label is not None for case in find(put(tmp_path, *labelled))] == [True, True, False]
+    folder(tmp_path, {"modality": {}})
+    assert [case.label is not None for case in find(tmp_path)] == [True, True, False]
+
+
+def test_more_files_than_dataset_json_has_channels_are_of_one_segmentation(tmp_path: Path) -> None:
+    found = find(folder(tmp_path, {"modality": "CT"}, *nnunet("a", "b", channels=2)))
+    assert [(case.name, case.image.name) for case in found] == [("a", "a_0000.nii.gz"), ("b", "b_0000.nii.gz")]
+    assert "other channels of the same images: 2" in "".join(found.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "ct", "other"),
+    [
+        ("CT", True, False),
+        ("ct_venous", True, False),
+        ("CT1 (portal)", True, False),
+        ("NCCT", True, False),
+        ("PET/CT", False, False),
+        ("PT", False, True),
+        ("pet", False, True),
+        ("T2 MR", False, True),
+        ("MRI", False, True),
+        ("FLAIR", False, False),
+        ("spectral", False, False),
+    ],
+)
+def test_a_modality_by_its_name(name: str, ct: bool, other: bool) -> None:
+    assert (is_ct(name), is_other(name)) == (ct, other)
 
 
 class TestNames:

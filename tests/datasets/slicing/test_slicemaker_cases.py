@@ -117,6 +117,19 @@ class TestFound:
             SliceFolder.open(tmp_path / "out", "kits", "organ")
         assert make(tmp_path / "raw", "organ", negatives=0, val_fraction=0).listed == 3 * 4
 
+    def test_cysts_that_came_with_later_cases(self, raw: Path) -> None:
+        make(raw, "organ")
+        _, label = ct_and_label()
+        label[3, 6:8, 5:7] = 3
+        save(label, kits_case(raw, 5) / "segmentation.nii.gz")
+        message = (
+            r"out: task organ was cut from other labels, for .*raw holds label 3 \(cyst\) now; .* another --outpath"
+        )
+        with pytest.raises(UserError, match=message):
+            make(raw, "organ")
+        save(ct_and_label()[1], raw / "case_00005" / "segmentation.nii.gz")
+        make(raw, "organ")
+
     def test_a_list_with_patients_and_parts(self, raw: Path) -> None:
         rows = ["image,label,patient,split"]
         for number in range(5):
