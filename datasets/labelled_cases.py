@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.raw.cases import LABEL_NOT_FETCHED, FoundCases
 from datasets.raw.layout import Layout, match_case
 from datasets.raw.notes import summarise_notes
 from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
+from datasets.raw.tree import NOT_FETCHED
 from datasets.raw.volume import read_volume
 from datasets.slices.slice_folder import SliceFolder
 from datasets.window import volume_window
@@ -23,7 +25,7 @@ from utils.progress import print_note
 class LabelledCase:
     """image: int16 [N, H, W]; label: uint8, the source's labels; window: in the image's stored units.
 
-    spacing: (z, y, x) in mm; None where it is not available or slices are missing.
+    spacing: (z, y, x) in mm; None where it is not available or slices are missing; notes: what is unusual in its files.
     """
 
     name: str
@@ -31,6 +33,7 @@ class LabelledCase:
     label: NDArray[np.uint8]
     spacing: tuple[float, float, float] | None
     window: tuple[float, float]
+    notes: list[str] = field(default_factory=list)
 
 
 def cases_in_slices(
@@ -43,7 +46,8 @@ def cases_in_slices(
     for name in names:
         image, label = slices.read_case(name)
         spacing = slices.spacing(name) if slices.complete(name) else None
-        yield LabelledCase(name, image, label, spacing, slices.window(name, window))
+        notes = slices.manifest.cases[name].notes if slices.manifest else []
+        yield LabelledCase(name, image, label, spacing, slices.window(name, window), notes)
 
 
 def raw_cases(
@@ -63,11 +67,9 @@ def raw_cases(
         print_note(f"{root}: {note}")
     cases = {case.name: case for case in found if case.label is not None}
     chosen = sorted(cases) if names is None else list(dict.fromkeys(match_case(name, cases) for name in names))
-    if missing := sorted(set(chosen) - set(cases)):
-        raise UserError(f"{root}: no labelled case {', '.join(missing)}; it holds {', '.join(sorted(cases))}")
-    if not cases:
-        raise UserError(f"{root}: no case has a segmentation, so there is nothing to evaluate; use predict.py")
-    errors, notes = [], {}
+    _refuse_without_label(root, found, sorted(set(chosen) - set(cases)))
+    errors: list[str] = []
+    notes: dict[str, list[str]] = {}
     for name in chosen:
         try:
             volume = read_volume(cases[name], layout.labels, hounsfield=layout.hounsfield, reading=reading)
@@ -77,9 +79,28 @@ def raw_cases(
         assert volume.label is not None
         notes[name] = volume.notes
         if not errors:
-            yield LabelledCase(name, volume.image, volume.label, volume.spacing, volume_window(volume, window))
+            shown = volume_window(volume, window)
+            yield LabelledCase(name, volume.image, volume.label, volume.spacing, shown, volume.notes)
     for note in summarise_notes(notes):
         print_note(note)
     if errors:
         count = f"{root}: {len(errors)} of {len(chosen)} cases cannot be used: " if len(errors) > 1 else ""
         raise UserError(count + join_errors(errors))
+
+
+def _refuse_without_label(root: Path, found: FoundCases, asked: Sequence[str]) -> None:
+    """UserError if cases were asked for that have no segmentation here, or if no case has one.
+
+    asked: the names of the former.
+    """
+    labelled = [case.name for case in found if case.label is not None]
+    absent = {case.name: LABEL_NOT_FETCHED for case in found.label_not_fetched}
+    absent |= dict.fromkeys(found.image_not_fetched, NOT_FETCHED)
+    if links := sorted({match_case(name, absent) for name in asked} & absent.keys()):
+        raise UserError(f"{root}: case {', '.join(links)}: {absent[links[0]]}")
+    if asked:
+        raise UserError(f"{root}: no labelled case {', '.join(asked)}; it holds {', '.join(labelled) or 'none'}")
+    if not labelled and absent:
+        raise UserError(f"{root}: no case can be evaluated: of {len(absent)}, {next(iter(absent.values()))}")
+    if not labelled:
+        raise UserError(f"{root}: no case has a segmentation, so there is nothing to evaluate; use predict.py")

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import _root  # noqa: F401
 
-from datasets.raw.options import ReadingOptions
+from datasets.raw.options import ListOptions, ReadingOptions
 from datasets.slicing.options import RawOptions, SliceMakerOptions
 from utils.errors import run
 from utils.options import Parser
@@ -37,13 +37,14 @@ ALIASES = {"in_path": "inpath", "out_path": "outpath", "process_num": "workers"}
 
 
 def main() -> None:
-    raw, options, reading = Parser(__doc__, ALIASES).read(RawOptions, SliceMakerOptions, ReadingOptions)
+    groups = (RawOptions, ListOptions, SliceMakerOptions, ReadingOptions)
+    raw, of_list, options, reading = Parser(__doc__, ALIASES).read(*groups)
     refuse_several_processes()
 
     from datasets.raw import open_layout
     from datasets.slicing.slicemaker import make_slices
 
-    layout = open_layout(raw.dataset, raw.inpath, raw.labels, raw.window, raw.channel)
+    layout = open_layout(raw.dataset, raw.inpath, of_list.labels, of_list.window, raw.channel)
     summary = make_slices(raw.inpath, raw.outpath, layout, layout.label_map(raw.task), options, reading)
     print(summary)
     summary.refuse_unusable()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import _root  # noqa: F401
 
-from datasets.raw.options import ReadingOptions
+from datasets.raw.options import ListOptions, ReadingOptions
 from engine.evaluation.options import ALIASES, EvaluationOptions
 from engine.options import PredictionOptions
 from utils.errors import UserError, run
@@ -24,7 +24,8 @@ from utils.ranks import refuse_several_processes
 
 def main() -> None:
     refuse_several_processes()
-    options, prediction, reading = Parser(__doc__, ALIASES).read(EvaluationOptions, PredictionOptions, ReadingOptions)
+    groups = (EvaluationOptions, ListOptions, PredictionOptions, ReadingOptions)
+    options, of_list, prediction, reading = Parser(__doc__, ALIASES).read(*groups)
     if options.slice_protocol and prediction.threshold is not None:
         raise UserError("--threshold: the slice protocol has its own, 0.4; leave one of the two out")
     make_folder(options.outpath.parent)
@@ -38,18 +39,17 @@ def main() -> None:
     segmenter, checkpoint = open_segmenter(prediction)
     if not options.slice_protocol:
         print(f"decision: {segmenter.describe_decision(prediction.threshold)}", flush=True)
-    volumes, slice_protocol = score_cases(
+    scores = score_cases(
         segmenter,
-        cases_to_score(segmenter, options, reading),
+        cases_to_score(segmenter, options, of_list, reading),
         batch_size=prediction.batch_size,
         threshold=prediction.threshold,
         volumes=not options.slice_protocol,
         slice_protocol=options.slice_protocol,
     )
-    scores = slice_protocol or volumes
     result = describe_evaluation(scores, options.protocol, prediction.ckpt, segmenter, checkpoint)
     table = options.outpath.with_suffix(".csv")
-    write_csv(table, scores)
+    write_csv(table, scores.slice_protocol if options.slice_protocol else scores.volumes)
     write_json(options.outpath, result)
     print(f"{options.protocol}, {result['cases']} cases\n{format_summary(result['regions'])}")
     print(f"written: {options.outpath}, {table}")

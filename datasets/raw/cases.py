@@ -40,7 +40,8 @@ class Candidate:
 class FoundCases(list[Case]):
     """Cases in order, and, by reason, the files that are in none of them.
 
-    label_not_fetched: cases whose image is here and whose segmentation is only a link: to predict, not to train on.
+    label_not_fetched: cases whose image is here and whose segmentation is only a link: to predict, not to train on;
+    image_not_fetched: the names of those whose image is a link too.
     """
 
     def __init__(
@@ -49,9 +50,11 @@ class FoundCases(list[Case]):
         cases: Iterable[Case],
         left_out: Mapping[str, Sequence[Path]] | None = None,
         label_not_fetched: Sequence[Case] = (),
+        image_not_fetched: Sequence[str] = (),
     ) -> None:
         super().__init__(cases)
-        self.root, self.left_out, self.label_not_fetched = root, dict(left_out or {}), list(label_not_fetched)
+        self.root, self.left_out = root, dict(left_out or {})
+        self.label_not_fetched, self.image_not_fetched = list(label_not_fetched), list(image_not_fetched)
 
     @property
     def notes(self) -> list[str]:
@@ -81,10 +84,11 @@ def identify(
     left_out = {reason: list(paths) for reason, paths in (*tree.left_out.items(), *(other or {}).items())}
     candidates = list(candidates)
     _refuse_labels_without_image(candidates)
-    fetched, without_label = [], []
+    fetched, without_label, without_image = [], [], []
     for candidate in candidates:
         if candidate.image is None or not is_fetched(candidate.image):
             left_out.setdefault(NOT_FETCHED, []).append(candidate.image or tree.root / candidate.name)
+            without_image.append(candidate.name)
         elif candidate.label is not None and not is_fetched(candidate.label):
             left_out.setdefault(LABEL_NOT_FETCHED, []).append(candidate.label)
             without_label.append(candidate)
@@ -105,6 +109,7 @@ def identify(
         [case for case in cases if case.image not in absent],
         left_out,
         [case for case in cases if case.image in absent],
+        without_image,
     )
     if not cases:
         raise NoCases("; ".join([_nothing(tree.root, expected), *found.notes]))

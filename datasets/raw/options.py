@@ -5,7 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from utils.numbers import Number
 from utils.options import option
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """lists: of --dataset list, what its CSV file does not say"""
+
+    labels: tuple[str, ...] = option((), "what the labels mean, as in 1=organ 2=tumor", metavar="LABEL=NAME")
+    window: tuple[Number, Number] | None = option(
+        None,
+        "CT, seen in this window in HU; to score, the one that the network was trained with (default: MR, by "
+        "percentiles; to score, as the network)",
+        metavar=("LO", "HI"),
+    )
 
 
 @dataclass(frozen=True)

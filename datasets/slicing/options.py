@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datasets.splits import SplitOptions
-from utils.numbers import ClosedShare, Number, PositiveInt, PositiveShare
+from utils.numbers import ClosedShare, PositiveInt, PositiveShare
 from utils.options import option
 
 UNLABELLED_SHARE = 0.25
@@ -23,12 +23,6 @@ class RawOptions:
     task: str = option("tumor", "organ, tumor, all, or a name of the data")
     channel: str | None = option(
         None, "of --dataset msd: which to read of images with several, by name or number (default: the first)"
-    )
-    labels: tuple[str, ...] = option(
-        (), "of --dataset list: what the labels mean, as in 1=organ 2=tumor", metavar="LABEL=NAME"
-    )
-    window: tuple[Number, Number] | None = option(
-        None, "of --dataset list: CT, shown in this window in HU (default: MR, by percentiles)", metavar=("LO", "HI")
     )
 
 

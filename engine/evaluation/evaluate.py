@@ -12,14 +12,14 @@ from tqdm import tqdm
 from datasets.labelled_cases import LabelledCase, cases_in_slices, raw_cases
 from datasets.raw import LIST, OWN_LABELS, channel_choice, open_layout
 from datasets.raw.layout import Layout
-from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
-from datasets.slices.slice_folder import open_slices
+from datasets.raw.options import AS_IT_SHOULD_BE, ListOptions, ReadingOptions
+from datasets.slices.slice_folder import SliceFolder, open_slices
 from datasets.splits import load_split
 from engine.cost import evaluation_speed, network_cost
 from engine.device import choose_device, environment
 from engine.evaluation.options import EvaluationOptions
 from engine.evaluation.reference import in_labels_of
-from engine.evaluation.score import PUBLISHED_METRICS, RegionScores, score_cases
+from engine.evaluation.score import PUBLISHED_METRICS, RegionScores, Scores, score_cases
 from engine.evaluation.summaries import format_summary, summarise
 from engine.options import RunOptions
 from engine.segmenter import Segmenter, load_segmenter
@@ -46,7 +46,7 @@ def test_run(run: RunOptions, given: Mapping[str, str | None]) -> None:
     print(f"{path}: {segmenter.model} for task {segmenter.label_map.name} of {segmenter.dataset}", flush=True)
     print(f"decision: {segmenter.describe_decision()}", flush=True)
     cases = progress(
-        cases_in_slices(slices, slices.test_cases, segmenter.window),
+        slices_to_score(segmenter, slices, slices.test_cases),
         "testing",
         total=len(slices.test_cases),
         unit="case",
@@ -57,6 +57,7 @@ def test_run(run: RunOptions, given: Mapping[str, str | None]) -> None:
         "archived slices": volumes,
         "slice protocol": published,
         "seen_in_training": cases_seen_in_training(checkpoint, slices.test_cases),
+        "notes": scores.notes,
         "model": segmenter.model,
         "dataset": segmenter.dataset,
         "task": segmenter.label_map.name,
@@ -88,7 +89,10 @@ def _refuse_another(folder: Path, given: Mapping[str, str | None], segmenter: Se
 
 
 def cases_to_score(
-    segmenter: Segmenter, options: EvaluationOptions, reading: ReadingOptions = AS_IT_SHOULD_BE
+    segmenter: Segmenter,
+    options: EvaluationOptions,
+    of_list: ListOptions,
+    reading: ReadingOptions = AS_IT_SHOULD_BE,
 ) -> tqdm[LabelledCase]:
     """The cases that the options name, with a progress bar; UserError for an unknown one, or where there are none."""
     dataset, part = options.dataset or segmenter.dataset, options.part or "test"
@@ -98,18 +102,23 @@ def cases_to_score(
         if not names:
             raise UserError(f"{options.splits}: has no {part} cases; choose another --part")
     if options.inpath:
-        if options.window and options.window != segmenter.window:
+        if of_list.window and of_list.window != segmenter.window:
             raise UserError("--window: cases are scored in the window that the network was trained with; leave it out")
-        layout = layout_to_score(segmenter, options.inpath, dataset, options.labels, options.window)
+        layout = layout_to_score(segmenter, options.inpath, dataset, of_list.labels, of_list.window)
         cases = raw_cases_to_score(segmenter, layout, options.inpath, names or None, reading)
     else:
         folder = "test" if part == "test" else "train"
         slices = open_slices(options.test_data_path, dataset, segmenter.label_map.name, folder)
         names = names or list(slices.cases)
-        cases = cases_in_slices(slices, names, segmenter.window)
-        trained = (segmenter.dataset, segmenter.label_map)
-        cases = in_labels_of(trained, cases, slices.dataset, slices.label_map, slices.folder)
+        cases = slices_to_score(segmenter, slices, names)
     return progress(cases, "evaluating", total=len(names) or None, unit="case")
+
+
+def slices_to_score(segmenter: Segmenter, slices: SliceFolder, names: Sequence[str]) -> Iterator[LabelledCase]:
+    """`cases_in_slices` in the network's labels; UserError if their classes are others."""
+    cases = cases_in_slices(slices, names, segmenter.window)
+    trained = (segmenter.dataset, segmenter.label_map)
+    return in_labels_of(trained, cases, slices.dataset, slices.label_map, slices.folder)
 
 
 def layout_to_score(
@@ -157,19 +166,21 @@ def raw_cases_to_score(
 
 
 def describe_evaluation(
-    scores: Sequence[RegionScores], protocol: str, path: Path, segmenter: Segmenter, checkpoint: Mapping[str, Any]
+    scores: Scores, protocol: str, path: Path, segmenter: Segmenter, checkpoint: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What scripts/evaluate.py writes: summaries by region, how they came about, and what the network costs."""
     published = protocol == "slice protocol"
-    cases = {entry["case"] for entry in scores}
+    entries = scores.slice_protocol if published else scores.volumes
+    cases = {entry["case"] for entry in entries}
     result = {
         "protocol": protocol,
-        "regions": summarise(scores, PUBLISHED_METRICS) if published else summarise(scores),
+        "regions": summarise(entries, PUBLISHED_METRICS) if published else summarise(entries),
         "cases": len(cases),
         "model": segmenter.model,
         "task": segmenter.label_map.name,
         "checkpoint": str(path),
         "seen_in_training": cases_seen_in_training(checkpoint, cases),
+        "notes": scores.notes,
         "config": checkpoint["config"],
         **network_cost(segmenter),
         "command": command_line(),
@@ -177,7 +188,7 @@ def describe_evaluation(
     }
     if published:
         return result
-    return {**result, "offsets": list(segmenter.offsets), "slices_per_second": round(evaluation_speed(scores), 2)}
+    return {**result, "offsets": list(segmenter.offsets), "slices_per_second": round(evaluation_speed(entries), 2)}
 
 
 def cases_seen_in_training(checkpoint: Mapping[str, Any], names: Iterable[str]) -> list[str]:

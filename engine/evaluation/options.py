@@ -6,7 +6,6 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Literal
 
-from engine.options import Window
 from utils.errors import UserError
 from utils.options import option
 
@@ -25,12 +24,6 @@ class EvaluationOptions:
         None, "slices that SliceMaker wrote, or the published archive", exclusive="source"
     )
     dataset: str | None = option(None, "layout of the raw cases (default: the checkpoint's)")
-    labels: tuple[str, ...] = option(
-        (), "of --dataset list: what the labels mean, as in 1=organ 2=tumor", metavar="LABEL=NAME"
-    )
-    window: Window | None = option(
-        None, "of --dataset list: only the one that the network was trained with", metavar=("LO", "HI")
-    )
     cases: tuple[str, ...] = option((), "only these cases", exclusive="cases")
     splits: Path | None = option(None, "a splits.json: only its test cases (see --part)", exclusive="cases")
     part: Literal["train", "val", "test"] | None = option(None, "of --splits (default: test)")

@@ -25,10 +25,14 @@ PUBLISHED_THRESHOLD = 0.4
 
 
 class Scores(NamedTuple):
-    """An entry for each case and region, by each protocol; empty where a protocol was not asked for."""
+    """An entry for each case and region, by each protocol; empty where a protocol was not asked for.
+
+    notes: what is unusual in the files, by the case's name; cases of which there is nothing to say are not in it.
+    """
 
     volumes: list[RegionScores]
     slice_protocol: list[RegionScores]
+    notes: dict[str, list[str]]
 
     def joined(self) -> list[RegionScores]:
         """The entries of both as one, the slice protocol's metrics as `slice_...`; undefined is None, for JSON."""
@@ -51,8 +55,10 @@ def score_cases(
     slice_protocol: bool = False,
 ) -> Scores:
     """Score cases by one protocol or both; threshold, distances and calibration belong to `volumes` (`score_case`)."""
-    scores = Scores([], [])
+    scores = Scores([], [], {})
     for case in cases:
+        if case.notes:
+            scores.notes[case.name] = list(case.notes)
         if volumes:
             scores.volumes.extend(score_case(segmenter, case, batch_size, threshold, distances, calibration))
         if slice_protocol:

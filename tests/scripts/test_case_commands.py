@@ -17,7 +17,7 @@ from datasets.labels import organ_and_tumor
 from engine.segmenter import Segmenter
 from networks import build
 from tests.commands import Done, error_of, in_process, output_of
-from tests.data import ct_and_label, kits_case, oriented, save
+from tests.data import ct_and_label, cut_slices, kits_case, oriented, save
 
 MakeCheckpoint = Callable[..., Path]
 
@@ -163,6 +163,19 @@ def test_of_many_cases_that_cannot_be_read_three_are_named(checkpoint: MakeCheck
     for done in (predict(checkpoint(), tmp_path / "raw", tmp_path / "out"), in_process("scripts/evaluate.py", *words)):
         line = error_of(done)
         assert "5 cases" in line and line.count("cannot be read as NIfTI") == 3 and line.endswith("; and 2 more")
+
+
+def test_what_is_unusual_in_the_files_stands_beside_the_scores(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    for number in range(2):
+        kits_case(tmp_path / "raw", number)
+    image, _ = ct_and_label()
+    save((image + 2100).astype(np.int16), tmp_path / "raw" / "case_00001" / "imaging.nii.gz")
+    cut_slices(tmp_path / "raw", tmp_path / "slices", val_fraction=0)
+    for source in (("--inpath", tmp_path / "raw"), ("--test_data_path", tmp_path / "slices")):
+        words = ["--ckpt", checkpoint(), *source, "--outpath", tmp_path / "r.json", "--device", "cpu"]
+        output_of(in_process("scripts/evaluate.py", *words))
+        notes = json.loads((tmp_path / "r.json").read_text())["notes"]
+        assert list(notes) == ["00001"] and "as if 1024 had been added" in notes["00001"][0]
 
 
 def test_cysts_that_the_network_was_not_taught_are_noted(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:

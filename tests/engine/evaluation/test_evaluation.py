@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,21 @@ def test_cases_are_found_by_their_names_in_any_layout(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no labelled case case_00007; it holds 00000, 00001, 00002"):
         next(raw_cases(layout, tmp_path / "raw", ["case_00007"], None))
     assert match_case("case_1", ["1", "case_1"]) == "case_1"
+
+
+def test_cases_that_were_not_fetched_are_not_said_to_be_missing(tmp_path: Path) -> None:
+    layout = open_layout("kits", tmp_path)
+    for number, files in enumerate([(), ("segmentation",), ("segmentation", "imaging")]):
+        folder = kits_case(tmp_path, number)
+        for name in files:
+            (folder / f"{name}.nii.gz").unlink()
+            (folder / f"{name}.nii.gz").symlink_to(tmp_path / "absent")
+    for name, what in (("00001", "segmentation not"), ("case_00002", "not")):
+        with pytest.raises(UserError, match=f"case {name[-5:]}: {what} fetched .git lfs pull"):
+            next(raw_cases(layout, tmp_path, ["00000", name], None))
+    shutil.rmtree(tmp_path / "case_00000")
+    with pytest.raises(UserError, match="no case can be evaluated: of 2, segmentation not fetched"):
+        next(raw_cases(layout, tmp_path, None, None))
 
 
 def test_the_best_checkpoint_goes_by_the_mean_over_cases_then_regions() -> None:
