@@ -14,6 +14,8 @@ from utils.errors import UserError, run
 from utils.numbers import ClosedShare
 from utils.options import Parser, option
 
+NUMBERS = ("dice", "training_time")
+
 
 @dataclass(frozen=True)
 class PlotOptions:
@@ -35,9 +37,22 @@ def main() -> None:
 
     if not options.results.is_file():
         raise UserError(f"{options.results}: no such file; scripts/benchmark.py writes results.csv")
-    runs = pd.read_csv(options.results)
-    if missing := {"student", "method", "dice", "training_time"} - set(runs):
+    try:
+        runs = pd.read_csv(options.results)
+    except (OSError, ValueError) as error:  # pandas' errors are ValueErrors
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{options.results}: cannot be read as CSV ({reason}); give a benchmark's results.csv"
+        ) from None
+    if missing := {"student", "method", *NUMBERS} - set(runs):
         raise UserError(f"{options.results}: has no column {min(missing)}; it is not a benchmark's results.csv")
+    if runs.empty:
+        raise UserError(f"{options.results}: holds no run; wait for the first of scripts/benchmark.py")
+    for name in NUMBERS:
+        if not pd.api.types.is_numeric_dtype(runs[name]):
+            raise UserError(
+                f"{options.results}: its column {name} does not hold numbers; give a benchmark's results.csv"
+            )
     save_figure(cost_figure(runs, options.model, options.dice), options.outpath)
     print(options.outpath)
 
