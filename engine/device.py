@@ -38,21 +38,17 @@ def choose_workers(asked: int | None) -> int:
     return 0 if cores <= 2 else min(8, cores)
 
 
-def be_deterministic(device: torch.device) -> None:
-    """From now on the same numbers at every launch on a GPU, as a CPU gives them anyway; before its first product.
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Inside, the same numbers at every launch on a GPU, as a CPU gives them anyway; to enter before its first product.
 
+    UserError for an operation of which PyTorch has no deterministic form.
     https://docs.pytorch.org/docs/stable/notes/randomness.html
     """
-    if device.type == "cpu":
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, with the first product
+    before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
-
-
-@contextmanager
-def says_what_is_random() -> Iterator[None]:
-    """UserError for an operation of which PyTorch has no deterministic form, where `be_deterministic` asks for one."""
     try:
         yield
     except RuntimeError as error:
@@ -60,6 +56,9 @@ def says_what_is_random() -> Iterator[None]:
             raise
         reason = str(error).split(". ")[0].split(", but you set")[0]
         raise UserError(f"--deterministic: {reason}; leave it out, or train on a CPU") from None
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 class Precision:

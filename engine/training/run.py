@@ -20,7 +20,7 @@ from distillation import build_method
 from distillation.distiller import Distiller
 from distillation.task import SupervisedTask, TrainingTask
 from distillation.teacher import NetworkTeacher
-from engine.device import Precision, be_deterministic, choose_device, choose_workers, says_what_is_random
+from engine.device import Precision, choose_device, choose_workers
 from engine.options import DataOptions, DistillationOptions, RunOptions
 from engine.provenance import write_run_file
 from engine.segmenter import Segmenter
@@ -66,7 +66,7 @@ def decide_data(data: DataOptions, teacher: Segmenter | None = None) -> DataOpti
 def train(trainer: Trainer) -> Trainer:
     """Print and save the settings and the loss equation, train, choose the decision, and print the best score."""
     announce(trainer)
-    with says_what_is_random():
+    with trainer.repeatably():
         trainer.fit()
     best = trainer.progress
     print(f"best validation Dice {best.best:.4f} at step {best.best_step}: {trainer.folder.best}", flush=True)
@@ -75,14 +75,16 @@ def train(trainer: Trainer) -> Trainer:
             "the best validation Dice is 0, for the network finds nothing of the target; train longer, or look "
             "at the slices with Prep.ipynb"
         )
-    decide_best(trainer)
+    with trainer.repeatably():
+        decide_best(trainer)
     return trainer
 
 
-def make_trainer(run: RunOptions, teacher: Segmenter | None = None) -> Trainer:
+def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_contents: bool = True) -> Trainer:
     """A trainer at its first step, or, with --resume, where the run was left; nothing is written yet.
 
-    teacher: of the student that `run.distillation` is for, or for `--init teacher`, on the device of the run.
+    teacher: of the student that `run.distillation` is for, or for `--init teacher`, on the device of the run;
+    with_contents: False leaves the digests of the slices, which take a look at each file, out of what the run is.
     UserError if the folder holds a run that is not to be resumed, or that was trained with other settings.
     """
     data, training = run.data, run.training
@@ -90,8 +92,6 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None) -> Trainer:
     if training.resume and not begun:
         print_note(f"{run.folder} holds nothing to resume, so training starts at its first step")
     device = choose_device(training.device)
-    if training.deterministic:
-        be_deterministic(device)
     slices = open_slices(data.train_data_path, str(data.dataset), str(data.task), "train", data.splits)
     data = replace(data, task=slices.label_map.name)  # in the spelling of the data
     names, val_cases = cases_for_training(slices, data.val_fraction, training.seed)
@@ -108,12 +108,11 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None) -> Trainer:
     schedule = Schedule.from_options(training, loader.steps_per_epoch)
     precision = Precision(training.amp, device)
     validation = Validation(segmenter, slices, val_cases, training.batch_size, precision)
+    files = [*files_of(slices, names, val_cases), *(unlabelled.files if unlabelled else ())]
     config = {
         "model": run.model,
         "slices": fingerprint([*names, "", *val_cases]),
-        CONTENTS: contents_fingerprint(
-            [*files_of(slices, names, val_cases), *(unlabelled.files if unlabelled else ())]
-        ),
+        **({CONTENTS: contents_fingerprint(files)} if with_contents else {}),
         **identity(data),
         "window": None if segmenter.window is None else list(segmenter.window),
         **identity(training),
@@ -124,6 +123,7 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None) -> Trainer:
     cases = {"train": sorted({case_of(name)[0] for name in names}), "val": val_cases}
     folder = RunFolder(run.folder, replace(run, data=data).name, config, cases)
     trainer = Trainer(task, segmenter, loader, validation, schedule, precision, folder, training.save_every)
+    trainer.deterministic = training.deterministic
     if begun:
         trainer.resume()
     return trainer

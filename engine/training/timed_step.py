@@ -17,7 +17,7 @@ class TimedStep:
     def __init__(self, run: RunOptions, teacher: Segmenter | None = None) -> None:
         # Nothing is written there, and what a run has left in its folder is neither taken up nor in the way.
         nowhere = replace(run.training, workers=0, resume=False, checkpoint_path=run.folder / "timed")
-        self.trainer = make_trainer(replace(run, training=nowhere), teacher)
+        self.trainer = make_trainer(replace(run, training=nowhere), teacher, with_contents=False)
         batch = next(iter(self.trainer.loader))
         self.trainer.task.train()
         self.trainer.task.prepare([batch])
@@ -27,7 +27,8 @@ class TimedStep:
         self.batch = batch.to(self.device)
 
     def __call__(self) -> None:
-        self.trainer.step(self.batch)
+        with self.trainer.repeatably():
+            self.trainer.step(self.batch)
 
     def measure_balance(self) -> None:
         """A step in which the terms' gradients are measured, as happens every `distillation.balance.EVERY` steps."""

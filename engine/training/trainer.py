@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from datasets.loader import TrainingLoader
 from distillation.task import TrainingTask
-from engine.device import Precision
+from engine.device import Precision, deterministic
 from engine.options import SAVE_EVERY
 from engine.provenance import provenance
 from engine.segmenter import Segmenter
@@ -99,6 +100,11 @@ class Trainer:
         self.stopwatch = Stopwatch()
         self.interruption = Interruption()
         self.health = Health(task, precision)
+        self.deterministic = False
+
+    def repeatably(self) -> AbstractContextManager[None]:
+        """To train and score in; where `deterministic` was asked for, that it holds."""
+        return deterministic() if self.deterministic else nullcontext()
 
     def fit(self) -> Progress:
         """Train to the last step, or until validation has not improved for `patience` times."""

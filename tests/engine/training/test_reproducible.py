@@ -10,11 +10,18 @@ import torch
 
 from datasets.loader import TrainingLoader
 from datasets.slices.slice_folder import SliceFolder
-from engine.device import be_deterministic, says_what_is_random
+from engine.device import deterministic
+from engine.training.run import train
 from engine.training.schedule import Schedule
-from tests.small import equal_states, write_bare_archive
-from tests.training import small_trainer
+from networks import NETWORKS
+from tests.small import SmallNetwork, equal_states, write_bare_archive
+from tests.training import small_trainer, spy_on
+from utils.batch import Batch
 from utils.errors import UserError
+
+
+def tiny(classes: int, pretrained: bool) -> SmallNetwork:
+    return SmallNetwork(classes)
 
 
 @pytest.fixture(scope="module")
@@ -40,26 +47,30 @@ def test_launches_give_equal_bytes_with_any_number_of_loaders(
         assert torch.equal(state["random"]["cpu"], states[0]["random"]["cpu"])
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """What PyTorch is asked for, without any effect on other tests."""
-    calls: list[bool] = []
-    monkeypatch.setattr(torch, "use_deterministic_algorithms", calls.append)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+@pytest.mark.parametrize("kd", [None, "cirkd"])
+def test_a_training_is_deterministic_where_that_was_asked_for_and_no_longer(
+    slices: SliceFolder, tmp_path: Path, kd: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every operation of it has such a form, or the training would end; a CPU gives the same numbers without."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
-    return calls
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.setitem(NETWORKS, "tiny", f"{__name__}:tiny")
+    for asked in (True, False):
+        seen: list[tuple[bool, bool, str | None]] = []
 
+        def look(batch: Batch, seen: list[tuple[bool, bool, str | None]] = seen) -> None:
+            state = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+            seen.append((*state, os.environ.get("CUBLAS_WORKSPACE_CONFIG")))
 
-def test_a_gpu_is_made_deterministic(asked: list[bool]) -> None:
-    be_deterministic(torch.device("cuda"))
-    assert asked == [True] and not torch.backends.cudnn.benchmark
-    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
-
-
-def test_a_cpu_is_left_alone(asked: list[bool]) -> None:
-    be_deterministic(torch.device("cpu"))
-    assert asked == [] and "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+        trainer = small_trainer(slices, tmp_path / str(asked), kd, Schedule(4, 2, 1e-2))
+        trainer.deterministic = asked
+        spy_on(trainer, look)
+        train(trainer)
+        assert seen == [(asked, not asked, ":4096:8")] * 4
+        assert not torch.are_deterministic_algorithms_enabled() and torch.backends.cudnn.benchmark
+    one, other = (torch.load(tmp_path / f"{asked}/best.ckpt", weights_only=True) for asked in (True, False))
+    assert equal_states(one["weights"], other["weights"])
 
 
 def test_an_operation_without_a_deterministic_form_is_one_line() -> None:
@@ -68,7 +79,8 @@ def test_an_operation_without_a_deterministic_form_is_one_line() -> None:
         "'torch.use_deterministic_algorithms(True)'. You can turn off determinism just for this operation"
     )
     message = "^--deterministic: adaptive_avg_pool2d_backward_cuda does not have a deterministic impl.*; leave it out"
-    with pytest.raises(UserError, match=message), says_what_is_random():
+    with pytest.raises(UserError, match=message), deterministic():
         raise RuntimeError(text)
-    with pytest.raises(RuntimeError, match="another"), says_what_is_random():
+    with pytest.raises(RuntimeError, match="another"), deterministic():
         raise RuntimeError("another")
+    assert not torch.are_deterministic_algorithms_enabled()
