@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from engine.evaluation.decision import choose_offsets
+from engine.evaluation.decision import Decision, choose_offsets
 from engine.segmenter import load_segmenter
 from engine.training.trainer import Trainer
 
 
-def decide_best(trainer: Trainer) -> None:
+def decide_best(trainer: Trainer) -> Decision:
     """Choose the offsets of the best network on the validation cases, save them with it, and print them.
 
     In full precision, as predict.py and evaluate.py decide, whatever the training's is.
@@ -26,3 +26,4 @@ def decide_best(trainer: Trainer) -> None:
         f"(validation Dice {decision.dice:.4f}, {decision.argmax_dice:.4f} {without})",
         flush=True,
     )
+    return decision

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from utils.files import make_folder, writing
 
+SHOWN = (bool, int, float, str)
+"""What TensorBoard takes for a setting."""
+
 
 class EventLog:
-    """Writes what a validation found; UserError where the folder cannot be written."""
+    """Writes what validations found, and in the end the result; UserError where the folder cannot be written."""
 
     def __init__(self, folder: Path, writer: SummaryWriter) -> None:
         self.folder, self.writer = folder, writer
@@ -27,6 +33,15 @@ class EventLog:
             for name, picture in pictures.items():
                 self.writer.add_image(name, picture, step)
             self.writer.flush()
+
+    def add_result(self, step: int, settings: Mapping[str, Any], scores: Mapping[str, float]) -> None:
+        """The settings with the scores that they led to, for TensorBoard's table of runs."""
+        shown = {name: value if isinstance(value, SHOWN) else json.dumps(value) for name, value in settings.items()}
+        with writing(self.folder):
+            # `SummaryWriter.add_hparams` would make the table list a second run, in a folder of its own.
+            for summary in hparams(shown, dict(scores)):
+                self.writer._get_file_writer().add_summary(summary)
+        self.add(step, scores, {})
 
 
 @contextmanager

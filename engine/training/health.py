@@ -36,7 +36,7 @@ class Health:
 
     @torch.no_grad()
     def remember(self) -> None:
-        """Before a step: keep what its forward pass changes, which are running statistics, memories, random numbers."""
+        """Keep what a forward pass changes, which are running statistics, memories, random numbers."""
         for name, value in self.task.named_buffers():
             if name in self._buffers:
                 self._buffers[name].copy_(value)
@@ -65,13 +65,14 @@ class Health:
         found = {"loss": loss, "gradient": 0.0 if overflowed else gradient, "running statistics": statistic}
         for name, value in found.items():
             if not isfinite(value):
-                self._restore()
+                self.restore()
                 parts = ", ".join(f"{term} {each.item():.4g}" for term, each in terms.items())
                 raise NotFinite(f"{name} not finite ({parts}) on slices of {', '.join(sorted(set(cases)))}")
         return overflowed
 
     @torch.no_grad()
-    def _restore(self) -> None:
+    def restore(self) -> None:
+        """Put back what `remember` kept."""
         for name, value in self.task.named_buffers():
             value.copy_(self._buffers[name])
         for module, state in zip(self._keepers, self._extra_states, strict=True):

@@ -21,11 +21,13 @@ from distillation.distiller import Distiller
 from distillation.task import SupervisedTask, TrainingTask
 from distillation.teacher import NetworkTeacher
 from engine.device import Precision, choose_device, choose_workers
+from engine.evaluation.decision import Decision
 from engine.options import DataOptions, DistillationOptions, RunOptions
 from engine.provenance import write_run_file
 from engine.segmenter import Segmenter
 from engine.training.coarse_map import coarse_map_note
 from engine.training.decision import decide_best
+from engine.training.event_log import event_log
 from engine.training.initial_weights import build_initialised
 from engine.training.run_folder import RunFolder, has_begun
 from engine.training.schedule import Schedule
@@ -76,8 +78,19 @@ def train(trainer: Trainer) -> Trainer:
             "at the slices with Prep.ipynb"
         )
     with trainer.repeatably():
-        decide_best(trainer)
+        decision = decide_best(trainer)
+    log_result(trainer, decision)
     return trainer
+
+
+def log_result(trainer: Trainer, decision: Decision) -> None:
+    """The settings beside the scores of the best network, among TensorBoard's events."""
+    progress = trainer.progress
+    best = next((entry["validation"] for entry in progress.history if entry["step"] == progress.best_step), {})
+    scores = {"dice": decision.dice, "argmax_dice": decision.argmax_dice, "step": progress.best_step, **best}
+    with event_log(trainer.folder.log, progress.step) as events:
+        result = {f"best/{name}": float(score) for name, score in scores.items()}
+        events.add_result(progress.step, trainer.folder.config, result)
 
 
 def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_contents: bool = True) -> Trainer:

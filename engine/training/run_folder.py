@@ -34,6 +34,11 @@ class RunFolder:
     def last(self) -> Path:
         return self.path / "last.ckpt"
 
+    @property
+    def log(self) -> Path:
+        """Of TensorBoard's events."""
+        return self.path / "log"
+
     def make(self) -> None:
         """Make the folder, or clear it of what a killed process was writing."""
         make_folder(self.path)

@@ -28,6 +28,7 @@ from engine.training.interruption import Interruption, stop_between_steps
 from engine.training.run_folder import RunFolder
 from engine.training.schedule import Schedule
 from engine.training.validation import Validation
+from engine.training.validation_loss import ValidationLoss
 from utils.batch import Batch
 from utils.checkpoint import shorten
 from utils.errors import UserError
@@ -100,6 +101,7 @@ class Trainer:
         self.stopwatch = Stopwatch()
         self.interruption = Interruption()
         self.health = Health(task, precision)
+        self.validation_loss = ValidationLoss(task, validation, self.health)
         self.deterministic = False
 
     def repeatably(self) -> AbstractContextManager[None]:
@@ -115,7 +117,7 @@ class Trainer:
             # From here on the folder is this run's, and no best.ckpt is ever without its last.ckpt.
             self.save_last()
         self.task.train()
-        with event_log(self.folder.path / "log", state.step) as events, stop_between_steps(self.interruption):
+        with event_log(self.folder.log, state.step) as events, stop_between_steps(self.interruption):
             batches = self.loader.between(state.step, schedule.steps)
             bar = progress(batches, "training", total=schedule.steps, initial=state.step, unit="step")
             self.stopwatch.start_lap()
@@ -183,6 +185,7 @@ class Trainer:
         speed = self.stopwatch.end_lap()
         means = {term: value / state.summed for term, value in state.sums.items()}
         scores = self.validation()
+        on_validation = self.validation_loss()
         self.health.validated(scores.found)
         rate = self.optimizers[0].param_groups[0]["lr"]
         state.history.append(
@@ -195,7 +198,7 @@ class Trainer:
         self.folder.save_history(state.history)
         numbers = {
             **{f"train/{name}": value for name, value in means.items()},
-            **{f"validation/{name}": value for name, value in scores.metrics.items()},
+            **{f"validation/{name}": value for name, value in {**on_validation, **scores.metrics}.items()},
             "lr": rate,
         }
         events.add(state.step, numbers, {"validation/contours": self.validation.picture()})

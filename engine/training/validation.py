@@ -68,12 +68,13 @@ class Validation:
         return progress(cases, text, total=len(self.cases), unit="case")
 
     def picture(self) -> Tensor:
-        """[3, H, W] in 0..1: the largest target slice of the first cases, with truth and prediction drawn."""
+        """[3, H, W] in 0..1: of the first cases the largest target slice, and again with truth and prediction drawn."""
         pictures = []
         for image, truth, window in self._largest_slices:
-            picture = draw_contours(grey_picture(image[0], window), truth, TRUTH_COLOUR)
+            plain = grey_picture(image[0], window)
             predicted = self.segmenter.segment(image, window)[0]
-            pictures.append(draw_contours(picture, predicted, PREDICTION_COLOUR))
+            drawn = draw_contours(draw_contours(plain, truth, TRUTH_COLOUR), predicted, PREDICTION_COLOUR)
+            pictures += [plain, drawn]
         return torch.from_numpy(montage(pictures, columns=2)).permute(2, 0, 1) / 255
 
     @cached_property
