@@ -113,8 +113,11 @@ class Record:
             self.cases[case.name] = content
 
     def save(self) -> None:
+        """Write the reports; none where no case has, or had, a result: then there is only the error to tell."""
         with self.lock:
             cases = dict(sorted(self.cases.items()))
+        if not self.reports.run.exists() and all("error" in record for record in cases.values()):
+            return
         rows = table(cases)
         write_text(self.reports.csv, to_csv(rows))
         write_json(self.reports.json, rows)
