@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.raw.cases import LABEL_NOT_FETCHED, FoundCases
+from datasets.raw.find_cases import find_labelled
 from datasets.raw.layout import Layout, match_case
 from datasets.raw.notes import summarise_notes
 from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
@@ -62,7 +63,7 @@ def raw_cases(
     What was left out is noted on stderr, and after the last case what is unusual in them. One UserError names the cases
     that cannot be read, the first few with their faults; after the first of them the others are only looked at.
     """
-    found = layout.find(root)
+    found = find_labelled(layout, root)
     for note in found.notes:
         print_note(f"{root}: {note}")
     cases = {case.name: case for case in found if case.label is not None}
@@ -72,7 +73,9 @@ def raw_cases(
     notes: dict[str, list[str]] = {}
     for name in chosen:
         try:
-            volume = read_volume(cases[name], layout.labels, hounsfield=layout.hounsfield, reading=reading)
+            volume = read_volume(
+                cases[name], layout.labels, hounsfield=layout.hounsfield, reading=reading, segments=layout.segments
+            )
         except UserError as error:
             errors.append(str(error))
             continue

@@ -1,13 +1,15 @@
-"""Segment a NIfTI file, or every case in a folder tree, and write labels with the source's geometry.
+"""Segment a NIfTI file, a DICOM series, or every case in a folder tree, and write labels with the source's geometry.
 
     python scripts/predict.py --ckpt best.ckpt --inpath case.nii.gz --outpath predictions
     python scripts/predict.py --ckpt best.ckpt --inpath case.nii.gz --outpath case_labels.nii.gz
     python scripts/predict.py --ckpt best.ckpt --inpath data/raw/kits19 --outpath predictions --largest_component 2
     python scripts/predict.py --ckpt best.ckpt --inpath incoming --outpath predictions --preview --probabilities
+    python scripts/predict.py --ckpt best.ckpt --inpath STUDY --outpath predictions --dicom_seg
 
 A folder is read by the checkpoint's layout (KiTS cases without labels too), or, failing that, as NIfTI files in it and
 below it, whose folders are kept: those named as segmentations are left out, and nnU-Net's NAME_0000, NAME_0001, ...
-are the channels of one case. The written labels are the source's: a tumour network for KiTS writes 2 for tumour.
+are the channels of one case. Where there is no NIfTI, every DICOM series of CT or MR in it is a case (docs/dicom.md).
+The written labels are the source's: a tumour network for KiTS writes 2 for tumour.
 Beside them volumes.csv and volumes.json say how large each label is, and run.json what was made of which file by what.
 Cases that are done are skipped, so that the same command goes on where it was stopped.
 """
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import _root  # noqa: F401
 
-from datasets.raw.options import IntensityOptions
+from datasets.raw.options import DicomOptions, IntensityOptions
 from engine.options import PredictionOptions
 from engine.prediction.options import OutputOptions
 from engine.prediction.outputs import OWN_OUTPUT, Reports, name_outputs, without_own_outputs
@@ -36,7 +38,8 @@ ALIASES = {"input": "inpath", "output": "outpath"}
 
 def main() -> None:
     refuse_several_processes()
-    options, prediction, reading = Parser(__doc__, ALIASES).read(OutputOptions, PredictionOptions, IntensityOptions)
+    parser = Parser(__doc__, ALIASES)
+    options, prediction, reading, dicom = parser.read(OutputOptions, PredictionOptions, IntensityOptions, DicomOptions)
 
     # PyTorch takes seconds to load, and --help should not wait for it.
     from datasets.raw.find_cases import find_cases
@@ -47,9 +50,14 @@ def main() -> None:
 
     make_folder(options.outpath.parent if options.is_one_file else options.outpath)
     segmenter, _ = open_segmenter(prediction)
-    found = find_cases(options.inpath, segmenter.dataset, segmenter.channel, below=True)
-    outputs = name_outputs(choose_cases(found, options), options)
-    record = Record(Reports.of(options), found.root, made_by(segmenter, prediction, options, reading))
+    found = find_cases(options.inpath, segmenter.dataset, segmenter.channel, dicom.series, below=True)
+    outputs = name_outputs(choose_cases(found, options), options, dicom.dicom_seg)
+    seg_files = None
+    if dicom.dicom_seg:
+        from engine.prediction.seg_files import SegFiles  # highdicom takes seconds to load
+
+        seg_files = SegFiles(segmenter, dicom.labelmap, list(outputs))
+    record = Record(Reports.of(options), found.root, made_by(segmenter, prediction, options, reading, dicom))
     todo = {case: files for case, files in outputs.items() if options.overwrite or not record.is_done(case, files)}
     decision = segmenter.describe_decision(prediction.threshold)
     print(f"decision: {decision}", flush=True)
@@ -57,7 +65,7 @@ def main() -> None:
         print(f"{len(outputs) - len(todo)} of {len(outputs)} cases are done (--overwrite predicts them again)")
     if todo:
         record.add_launch(segmenter, decision)
-    summary = Pipeline(segmenter, prediction, options, reading, record).run(todo)
+    summary = Pipeline(segmenter, prediction, options, reading, record, seg_files).run(todo)
     for note in [*found.notes, *summarise_notes(summary.notes)]:
         print(f"note: {note}")
     if summary.failed:

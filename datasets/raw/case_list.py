@@ -1,16 +1,20 @@
-"""Anyone's files, as a table names them: a CSV file with the columns image, label, patient and, optionally, split."""
+"""Anyone's files, as a table names them: a CSV file with the columns image, label, patient and, optionally, split.
+
+An image is a NIfTI file, or the folder of a DICOM series, whose label may be a DICOM SEG.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from datasets.labels import HIGHEST_LABEL, named_regions, plain_name
 from datasets.raw.cases import Candidate, FoundCases, identify
 from datasets.raw.layout import Layout
-from datasets.raw.tree import Tree, conversion, is_foreign, nifti_stem
+from datasets.raw.tree import Tree, conversion, is_dicom, is_foreign, nifti_stem
 from utils.errors import UserError
 
 SUFFIX = ".csv"
@@ -95,30 +99,36 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def _candidate(file: Path, row: dict[str, str]) -> Candidate:
-    paths = {}
-    for column in ("image", "label"):
-        path = file.parent / row[column] if row.get(column) else None
-        if path is not None and is_foreign(path):
-            raise UserError(f"{path} is not a .nii or .nii.gz file, {conversion(path)}")
-        if path is not None and not nifti_stem(path):
-            raise UserError(f"{path} is not a .nii or .nii.gz file")
-        if path is not None and not path.exists() and not path.is_symlink():
-            missing = "its image is missing: " if column == "image" else ""
-            raise UserError(f"{missing}{path} does not exist")
-        paths[column] = path
-    image, label = paths["image"], paths["label"]
-    if image is None:
+    if not row.get("image"):
         raise UserError("names no image")
+    image = file.parent / row["image"]
+    label = file.parent / row["label"] if row.get("label") else None
+    series = _series_in(image) if image.is_dir() else None
+    if series is None:
+        _check_nifti(image, "its image is missing: ")
+    if label is not None and not (series and is_dicom(label)):
+        _check_nifti(label)
     part = row.get("split", "").lower()
     part = "val" if part == "validation" else part
     if part and part not in PARTS:
         raise UserError(f"split is {part!r}, not {', '.join(PARTS[:-1])} or {PARTS[-1]}")
     if label is not None and label == image:
         raise UserError(f"{image} is both image and label")
-    return Candidate(
-        nifti_stem(image) or "",
-        image,
-        label,
-        patient=row.get("patient") or None,
-        part=(part or None) if label else None,
-    )
+    candidate = series or Candidate(nifti_stem(image) or "", image)
+    return replace(candidate, label=label, patient=row.get("patient") or None, part=(part or None) if label else None)
+
+
+def _series_in(folder: Path) -> Candidate:
+    from datasets.raw.dicom_series import find_one  # pydicom, which NIfTI need not wait for
+
+    return find_one(folder)
+
+
+def _check_nifti(path: Path, missing: str = "") -> None:
+    """UserError if the name is not that of a NIfTI file, or there is none."""
+    if is_foreign(path):
+        raise UserError(f"{path} is not a .nii or .nii.gz file, {conversion(path)}")
+    if not nifti_stem(path):
+        raise UserError(f"{path} is not a .nii or .nii.gz file")
+    if not path.exists() and not path.is_symlink():
+        raise UserError(f"{missing}{path} does not exist")

@@ -35,6 +35,7 @@ class Candidate:
     patient: str | None = None
     modality: str | None = None
     part: str | None = None
+    files: tuple[Path, ...] = ()
 
 
 class FoundCases(list[Case]):
@@ -145,10 +146,10 @@ def _refuse_labels_without_image(candidates: Sequence[Candidate]) -> None:
 
 def _without_repetitions(candidates: Sequence[Candidate], left_out: dict[str, list[Path]]) -> list[Candidate]:
     """One candidate for each image; UserError if an image is in two cases that differ."""
-    images: dict[str, Candidate] = {}
+    images: dict[tuple[str, tuple[Path, ...]], Candidate] = {}
     for each in candidates:
         assert each.image is not None
-        first = images.setdefault(os.path.realpath(each.image), each)
+        first = images.setdefault((os.path.realpath(each.image), each.files), each)
         if first is each:
             continue
         if (first.image, first.label, first.part) != (each.image, each.label, each.part):
@@ -173,7 +174,8 @@ def _with_names(candidates: Sequence[Candidate], root: Path, named_by_path: bool
                 patient = each.patient or (each.name if len(trained_on) == 1 else None)
                 named = replace(each, name=_name_by_path(each, root), patient=patient)
             assert named.image is not None
-            case = Case(named.name, named.image, named.label, named.channel, named.patient, named.modality, named.part)
+            fields = (named.channel, named.patient, named.modality, named.part, named.files)
+            case = Case(named.name, named.image, named.label, *fields)
             if (other := cases.setdefault(case.name.lower(), case)) is not case:
                 raise UserError(f"{case.image}: has the name of {other.image}; rename or remove one of them")
     return sorted(cases.values(), key=lambda case: (case.name.isdigit() and int(case.name), case.name))

@@ -1,4 +1,4 @@
-"""Cases to read: those of a known layout or list, or any NIfTI files."""
+"""Cases to read: those of a known layout or list, any NIfTI files, or DICOM series."""
 
 from __future__ import annotations
 
@@ -6,17 +6,31 @@ from pathlib import Path
 
 from datasets.raw import LIST, any_nifti, case_list, channel_choice, kits, open_layout
 from datasets.raw.cases import Candidate, FoundCases, identify
-from datasets.raw.layout import NoCases
-from datasets.raw.tree import NOT_FETCHED, Tree, conversion, is_fetched, is_foreign, nifti_stem
+from datasets.raw.layout import Layout, NoCases
+from datasets.raw.tree import (
+    NOT_FETCHED,
+    Tree,
+    conversion,
+    is_dicom,
+    is_fetched,
+    is_foreign,
+    nifti_stem,
+    other_files,
+    scan,
+)
 from utils.errors import UserError
 
 
-def find_cases(path: Path, dataset: str, channel: int | None = None, below: bool = False) -> FoundCases:
-    """The cases of one file, of a list, of a folder in the layout of `dataset`, or of a folder of NIfTI files.
+def find_cases(
+    path: Path, dataset: str, channel: int | None = None, series: str | None = None, below: bool = False
+) -> FoundCases:
+    """The cases of one file, of a list, of a folder in the layout of `dataset`, or of a folder of NIfTI files or DICOM.
 
-    channel: which one to read of images that no layout describes and that have several. below: whether to take NIfTI
-    files in folders below it too, each named with its folder.
+    channel: which one to read of images that no layout describes and that have several. series: the UID of the only
+    DICOM series to read. below: whether to take NIfTI files in folders below it too, each named with its folder.
     """
+    if series is not None:
+        return _find_series(path, series)
     if path.suffix.lower() == case_list.SUFFIX:
         return case_list.find(path)
     if not path.is_dir():
@@ -31,6 +45,8 @@ def find_cases(path: Path, dataset: str, channel: int | None = None, below: bool
         try:
             return any_nifti.find(path, channel, below)
         except NoCases as no_image:
+            if _holds_dicom(path):
+                return _find_series(path)
             if inside := next(filter(_holds_images, (path / "imagesTs", path / "imagesTr")), None):
                 raise UserError(f"{path}: holds no images itself; give {inside}, which does") from None
             details = str(no_image).partition("; ")[2]
@@ -39,12 +55,37 @@ def find_cases(path: Path, dataset: str, channel: int | None = None, below: bool
             ) from None
 
 
+def find_labelled(layout: Layout, root: Path) -> FoundCases:
+    """The cases of a layout in `root`, or, where there is none, DICOM series with their segmentations."""
+    try:
+        return layout.find(root)
+    except NoCases:
+        if layout.name == LIST or not _holds_dicom(root):
+            raise
+        return _find_series(root, labels=True)
+
+
+def _find_series(path: Path, series: str | None = None, *, labels: bool = False) -> FoundCases:
+    if not path.is_dir():
+        raise UserError(f"{path}: is no folder; give the folder of a DICOM series")
+    from datasets.raw import dicom_series  # pydicom, which NIfTI need not wait for
+
+    return dicom_series.find(path, series, labels=labels)
+
+
+def _holds_dicom(root: Path) -> bool:
+    """Whether any file below a folder begins as DICOM does; most have no suffix."""
+    return any(is_dicom(path) for folder in scan(root).folders for path in other_files(folder))
+
+
 def _holds_images(folder: Path) -> bool:
     return folder.is_dir() and any(nifti_stem(file) for file in folder.iterdir())
 
 
 def _one_image(path: Path, channel: int | None) -> FoundCases:
     """UserError if it is not there, or no NIfTI file."""
+    if path.is_file() and is_dicom(path):
+        raise UserError(f"{path}: is one file of a DICOM series; give the folder of the series")
     if is_foreign(path):
         raise UserError(f"{path}: is not a .nii or .nii.gz file; {conversion(path)}")
     if path.is_symlink() and not path.exists():

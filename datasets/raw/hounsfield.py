@@ -32,6 +32,8 @@ ANY_INTENSITY = "or take it as it is with --any_intensity"
 def refuse_modality(case: Case) -> None:
     """UserError if the data set names the image's channel PET or MR, where a CT is expected."""
     if is_other(case.modality or ""):
+        if case.files:
+            raise UserError(f"{case.image}: is a series of {case.modality}, but CT is expected; give a CT series")
         raise UserError(
             f"{case.image}: its data set calls it {case.modality}, but CT is expected; make the CT the first channel, "
             f"{ANY_INTENSITY}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasets.labels import LabelMap
+from datasets.raw.segments import SegmentCode, segment_code
 from utils.errors import UserError
 from utils.registry import match_name
 
@@ -24,7 +25,8 @@ class Case:
     """One image and its segmentation, if it has one; `channel` selects one channel of a 4D image.
 
     patient: whose image it is, where the name does not say (`datasets.splits.patient_of`); modality: what the data set
-    calls the image's channel; part: train, val or test, where the data set says which.
+    calls the image's channel; part: train, val or test, where the data set says which. files: of a DICOM series, whose
+    folder is `image`.
     """
 
     name: str
@@ -34,6 +36,12 @@ class Case:
     patient: str | None = None
     modality: str | None = None
     part: str | None = None
+    files: tuple[Path, ...] = ()
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The files that hold the image."""
+        return self.files or (self.image,)
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,12 @@ class Layout:
     def hounsfield(self) -> bool:
         """Whether the images should be in HU."""
         return self.window is not None
+
+    @property
+    def segments(self) -> dict[int, SegmentCode]:
+        """What DICOM calls each label."""
+        names = {label: name for label, name in self.labels.items() if label}
+        return {label: segment_code(self.name, name, names.values()) for label, name in names.items()}
 
     def label_map(self, task: str) -> LabelMap:
         """The label map of a task; UserError with the available tasks if there is none of that name."""

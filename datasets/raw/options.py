@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from utils.errors import UserError
 from utils.numbers import Number
 from utils.options import option
 
@@ -43,6 +44,19 @@ class ReadingOptions(IntensityOptions):
         "header; array: take its voxels as they are (default: refuse the case)",
         identity=False,
     )
+
+
+@dataclass(frozen=True)
+class DicomOptions:
+    """DICOM"""
+
+    series: str | None = option(None, "SeriesInstanceUID of the only series to read (default: all)", metavar="UID")
+    dicom_seg: bool = option(False, "write <case>_seg.dcm too, a DICOM Segmentation that lies on its series")
+    labelmap: bool = option(False, "of --dicom_seg: as LABELMAP (2024) in place of BINARY, which every viewer reads")
+
+    def __post_init__(self) -> None:
+        if self.labelmap and not self.dicom_seg:
+            raise UserError("--labelmap: is a kind of DICOM SEG; add --dicom_seg")
 
 
 AS_IT_SHOULD_BE = ReadingOptions()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -97,6 +98,22 @@ def scan(root: Path) -> Tree:
     return tree
 
 
+def other_files(folder: Path) -> Iterator[Path]:
+    """The files in a folder that may be DICOM, whatever they are called: not NIfTI, not hidden."""
+    for path in sorted(folder.iterdir()):
+        if not nifti_stem(path) and not path.name.startswith(".") and path.is_file():
+            yield path
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM does."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def nifti_stem(path: Path) -> str | None:
     """The file name without `.nii` or `.nii.gz`, in any case; None for other files and for hidden ones."""
     for suffix in SUFFIXES:
@@ -130,7 +147,7 @@ def is_fetched(path: Path) -> bool:
 def conversion(path: Path) -> str:
     """How an image of another format becomes NIfTI."""
     if path.name.lower().endswith(DICOM):
-        return f"convert DICOM series to NIfTI with: dcm2niix -z y -o NIFTI {path.parent}"
+        return f"give the folder of a DICOM series by itself, or convert it: dcm2niix -z y -o NIFTI {path.parent}"
     converted = path.with_suffix(".nii.gz").name
     command = f"import SimpleITK as s; s.WriteImage(s.ReadImage('{path.name}'), '{converted}')"
     return f'convert it to NIfTI with SimpleITK: python -c "{command}"'

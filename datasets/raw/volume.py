@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -20,7 +21,13 @@ from datasets.raw.label_values import read_label
 from datasets.raw.layout import Case
 from datasets.raw.nifti import Orientation, Source, copy_by_rows, open_nifti
 from datasets.raw.options import AS_IT_SHOULD_BE, IntensityOptions, ReadingOptions
+from datasets.raw.segments import SegmentCode
+from datasets.raw.tree import nifti_stem
+from utils.errors import UserError
 from utils.files import atomic_write
+
+if TYPE_CHECKING:
+    from datasets.raw.dicom_volume import Series
 
 
 @dataclass
@@ -28,7 +35,8 @@ class Volume:
     """image: int16 [Z, Y, X], physical value = image * scale + shift (1, 0 for HU); label: uint8 [Z, Y, X].
 
     spacing: (z, y, x) in mm; affine, header: the source's; slices: [Z], the source's slice numbers;
-    notes: what is unusual but not an error; label_geometry: "header" or "array" where that choice placed the label.
+    notes: what is unusual but not an error; label_geometry: "header" or "array" where that choice placed the label;
+    series: of DICOM, what a SEG refers to.
     """
 
     case: Case
@@ -42,6 +50,7 @@ class Volume:
     slices: NDArray[np.intp]
     notes: list[str] = field(default_factory=list)
     label_geometry: str | None = None
+    series: Series | None = None
 
     @cached_property
     def level_counts(self) -> NDArray[np.int64]:
@@ -56,21 +65,22 @@ def read_volume(
     *,
     hounsfield: bool | None = None,
     reading: IntensityOptions = AS_IT_SHOULD_BE,
+    segments: Mapping[int, SegmentCode] | None = None,
 ) -> Volume:
     """Read a case; UserError if a file is unreadable, the two do not fit, or a label is not in `labels`.
 
     hounsfield: whether it should be CT, None where nobody knows; UserError if the intensities of CT can't be HU, unless
-    `reading` allows that.
+    `reading` allows that. segments: what a DICOM SEG calls the labels.
     """
     if hounsfield and not reading.any_intensity:
         refuse_modality(case)
-    with open_nifti(case.image, case.channel) as source:
+    with _open_image(case) as source:
         orientation = Orientation.of(source.affine)
         image, scale, shift, notes = _read_image(source, orientation, bool(hounsfield), reading.any_intensity)
     notes = image_notes(source) + notes
     label, choice = None, None
     if with_label and case.label is not None:
-        with open_nifti(case.label) as mask:
+        with _open_label(case.label, source, segments or {}) as mask:
             chosen = reading.label_geometry if isinstance(reading, ReadingOptions) else None
             placed, differences, choice = place_label(mask, source, chosen)
             label, rounded = read_label(mask, placed, frozenset(labels))
@@ -78,6 +88,7 @@ def read_volume(
     z, y, x = orientation.to_zyx(tuple(float(size) for size in nib.affines.voxel_sizes(source.affine)))
     numbers = orientation.slice_numbers(len(image))
     volume = Volume(case, image, label, (z, y, x), source.affine, source.header, scale, shift, numbers, notes, choice)
+    volume.series = getattr(source, "series", None)
     if hounsfield:
         notes += check_hounsfield(volume.level_counts, scale, shift, case.image, reading.any_intensity)
     elif hounsfield is False and looks_like_hounsfield(volume.level_counts, scale, shift):
@@ -115,6 +126,25 @@ def write_nifti(path: Path, voxels: NDArray[Any], volume: Volume) -> None:
         # An eighth of the time that nibabel takes, with which a small network could not keep up.
         with igzip.IGzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0) as stream:
             image.to_stream(stream)
+
+
+def _open_image(case: Case) -> AbstractContextManager[Source]:
+    if not case.files:
+        return open_nifti(case.image, case.channel)
+    from datasets.raw.dicom_volume import open_series  # highdicom takes seconds to load, which NIfTI need not wait for
+
+    return nullcontext(open_series(case))
+
+
+def _open_label(path: Path, image: Source, segments: Mapping[int, SegmentCode]) -> AbstractContextManager[Source]:
+    if nifti_stem(path):
+        return open_nifti(path)
+    from datasets.raw.dicom_seg import open_seg
+    from datasets.raw.dicom_volume import SeriesSource
+
+    if not isinstance(image, SeriesSource):
+        raise UserError(f"{path}: is DICOM, but {image.path} is not; give the segmentation as NIfTI")
+    return nullcontext(open_seg(path, image, segments))
 
 
 def _read_image(

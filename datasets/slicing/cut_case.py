@@ -5,7 +5,7 @@ Worker processes run this module and should start fast: nothing here imports tor
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from datasets.labels import LabelMap
 from datasets.raw.intensities import percentiles
 from datasets.raw.layout import Case
 from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
+from datasets.raw.segments import SegmentCode
 from datasets.raw.volume import read_volume
 from datasets.slices.digests import slice_digest
 from datasets.slices.manifest import CutOptions, ManifestCase, TaskSlices
@@ -32,7 +33,7 @@ class CutJob:
 
     labels: the allowed source labels; tasks: label map and options by the task's name; hounsfield: whether the
     image should be in HU; rng: draws the negatives; on_disk: slices that exist already; source: its state for the
-    manifest; reading: what to do with unusual files.
+    manifest; reading: what to do with unusual files; segments: what a DICOM SEG calls the labels.
     """
 
     case: Case
@@ -45,6 +46,7 @@ class CutJob:
     on_disk: frozenset[int]
     source: dict[str, Any]
     reading: ReadingOptions = AS_IT_SHOULD_BE
+    segments: Mapping[int, SegmentCode] | None = None
 
 
 def write_slice(path: Path, ct: NDArray[np.int16], mask: NDArray[np.uint8] | None) -> None:
@@ -75,7 +77,9 @@ def cut_case(job: CutJob) -> ManifestCase | UserError:
     are looked at too; a disk that is full stops everything.
     """
     try:
-        volume = read_volume(job.case, job.labels, hounsfield=job.hounsfield, reading=job.reading)
+        volume = read_volume(
+            job.case, job.labels, hounsfield=job.hounsfield, reading=job.reading, segments=job.segments
+        )
     except UserError as error:
         return error
     masks = [None] * len(volume.image) if volume.label is None else list(volume.label)

@@ -180,6 +180,7 @@ class OutputFolders:
             on_disk=frozenset(folder.on_disk(case.name)),
             source=source_state(case, self.inpath),
             reading=self.reading,
+            segments=self.layout.segments,
         )
 
     def _rng(self, case: str) -> np.random.Generator:
@@ -187,14 +188,17 @@ class OutputFolders:
 
 
 def source_state(case: Case, inpath: Path) -> dict[str, Any]:
-    """What changes if a source does: path relative to `inpath`, size in bytes and mtime in ns; the image's channel."""
+    """What changes if a source does: path relative to `inpath`, size in bytes and mtime in ns; the image's channel.
+
+    Of a DICOM series the size of all files together, and the newest's mtime.
+    """
     source: dict[str, Any] = {"channel": case.channel} if case.channel else {}
-    for name, path in (("image", case.image), ("label", case.label)):
+    for name, path, files in (("image", case.image, case.sources), ("label", case.label, (case.label,))):
         if path is not None:
-            state = path.stat()
+            states = [file.stat() for file in files if file is not None]
             source[name] = {
                 "path": Path(os.path.relpath(path, inpath)).as_posix(),
-                "size": state.st_size,
-                "mtime_ns": state.st_mtime_ns,
+                "size": sum(state.st_size for state in states),
+                "mtime_ns": max(state.st_mtime_ns for state in states),
             }
     return source

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets.labels import NO_MASK, LabelMap
-from datasets.raw.find_cases import find_cases
+from datasets.raw.find_cases import find_cases, find_labelled
 from datasets.raw.layout import Case, Layout
 from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
 from datasets.slices.manifest import CutOptions, Manifest
@@ -51,7 +51,8 @@ def make_slices(
     """
     if (root := split_root(outpath)) != outpath:
         raise UserError(f"{outpath}: is a part of the split in {root / SPLITS}; give --outpath {root}")
-    cases = layout.find(inpath) if options.unlabelled is None else find_cases(inpath, layout.name, layout.channel)
+    unlabelled = options.unlabelled is not None
+    cases = find_cases(inpath, layout.name, layout.channel) if unlabelled else find_labelled(layout, inpath)
     labelled = [case for case in cases if case.label is not None]
     if not labelled and (options.unlabelled is None or not cases):
         found = "; ".join([f"{inpath}: none of its {len(cases)} cases has a segmentation", *cases.notes])

@@ -17,16 +17,17 @@ OWN_OUTPUT = "in the folder that is written to"
 
 @dataclass(frozen=True)
 class Outputs:
-    """folder: what the names in reports are relative to; the rest: the files of one case, None if not asked for."""
+    """folder: what the names in reports are relative to; the rest: one case's files, None if not asked for."""
 
     folder: Path
     labels: Path
     probabilities: Path | None = None
     preview: Path | None = None
+    seg: Path | None = None
 
     @property
     def files(self) -> list[Path]:
-        return [path for path in (self.labels, self.probabilities, self.preview) if path is not None]
+        return [path for path in (self.labels, self.probabilities, self.preview, self.seg) if path is not None]
 
     @property
     def names(self) -> list[str]:
@@ -51,7 +52,7 @@ class Reports:
         return Reports(*(folder / f"{prefix}{name}" for name in ("run.json", "volumes.csv", "volumes.json")))
 
 
-def name_outputs(cases: Sequence[Case], options: OutputOptions) -> dict[Case, Outputs]:
+def name_outputs(cases: Sequence[Case], options: OutputOptions, dicom_seg: bool = False) -> dict[Case, Outputs]:
     """Case -> the files to write.
 
     UserError if `--outpath` names one file and there are several cases, or if a file would take the place of another,
@@ -59,8 +60,8 @@ def name_outputs(cases: Sequence[Case], options: OutputOptions) -> dict[Case, Ou
     """
     if options.is_one_file and len(cases) > 1:
         raise UserError(f"{options.outpath}: is the name of one file, and there are {len(cases)} cases; give a folder")
-    outputs = {case: _outputs_of(case, options) for case in cases}
-    taken = {path.resolve(): "an input" for case in cases for path in (case.image, case.label) if path is not None}
+    outputs = {case: _outputs_of(case, options, dicom_seg) for case in cases}
+    taken = {path.resolve(): "an input" for case in cases for path in (*case.sources, case.label) if path is not None}
     for case, files in outputs.items():
         for path in files.files:
             owner = taken.setdefault(path.resolve(), f"a result of {case.name}")
@@ -80,7 +81,7 @@ def without_own_outputs(cases: Sequence[Case], options: OutputOptions) -> tuple[
     return [case for case in cases if case not in own], [case.image for case in own]
 
 
-def _outputs_of(case: Case, options: OutputOptions) -> Outputs:
+def _outputs_of(case: Case, options: OutputOptions, dicom_seg: bool) -> Outputs:
     labels = options.outpath
     if not options.is_one_file:
         labels = options.outpath / f"{case.name}.nii.gz"
@@ -90,4 +91,5 @@ def _outputs_of(case: Case, options: OutputOptions) -> Outputs:
         labels,
         base.with_name(base.name + SUFFIXES[options.probabilities]) if options.probabilities else None,
         base.with_name(f"{base.name}.png") if options.preview else None,
+        base.with_name(f"{base.name}_seg.dcm") if dicom_seg else None,
     )

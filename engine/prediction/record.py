@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from datasets.raw.layout import Case
-from datasets.raw.options import IntensityOptions
+from datasets.raw.options import DicomOptions, IntensityOptions
 from engine.options import PredictionOptions
 from engine.prediction.options import OutputOptions
 from engine.prediction.outputs import Outputs, Reports
@@ -26,21 +26,29 @@ SAVE_EVERY = 5.0
 """Seconds from one run.json to the next: what a killed run has not recorded is predicted again."""
 
 
-def file_digest(path: Path) -> str:
-    """sha256 in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def digest(paths: Sequence[Path]) -> str:
+    """sha256 of the files' contents, one after another, in hexadecimal digits."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: total)
+    return total.hexdigest()
 
 
 def made_by(
-    segmenter: Segmenter, prediction: PredictionOptions, options: OutputOptions, reading: IntensityOptions
+    segmenter: Segmenter,
+    prediction: PredictionOptions,
+    options: OutputOptions,
+    reading: IntensityOptions,
+    dicom: DicomOptions,
 ) -> dict[str, Any]:
     """What decides a result besides the image."""
     return {
-        "checkpoint": file_digest(prediction.ckpt),
+        "checkpoint": digest([prediction.ckpt]),
         "offsets": list(segmenter.offsets),
         "threshold": prediction.threshold,
         "any_intensity": reading.any_intensity,
+        "labelmap": dicom.labelmap,
         **identity(options),
     }
 
@@ -79,20 +87,22 @@ class Record:
         if not all(path.is_file() for path in outputs.files):
             return False
         try:
-            source, now = record["source"], self.describe(case.image)
+            source, now = record["source"], self.describe(case)
         except UserError:
             return False
         if source["bytes"] != now["bytes"] or source["channel"] != case.channel:
             return False
-        return bool(source["modified_ns"] == now["modified_ns"] or source["sha256"] == file_digest(case.image))
+        return bool(source["modified_ns"] == now["modified_ns"] or source["sha256"] == digest(case.sources))
 
-    def describe(self, image: Path) -> dict[str, Any]:
-        """An image's name below the root, size and time; UserError if it is gone."""
+    def describe(self, case: Case) -> dict[str, Any]:
+        """An image's name below the root, size and time, of a series its folder's; UserError if it is gone."""
         try:
-            status = image.stat()
+            states = [path.stat() for path in case.sources]
         except OSError as error:
-            raise UserError(f"{image}: cannot be read ({error.strerror}); look for it, then run this again") from None
-        return {"file": self.shown(image), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+            reason = f"{error.filename}: cannot be read ({error.strerror}); look for it, then run this again"
+            raise UserError(reason) from None
+        size, latest = sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
+        return {"file": self.shown(case.image), "bytes": size, "modified_ns": latest}
 
     def shown(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -22,7 +22,7 @@ from engine.prediction.options import OutputOptions
 from engine.prediction.outputs import Outputs
 from engine.prediction.preview import draw_preview
 from engine.prediction.probabilities import write_probabilities
-from engine.prediction.record import Record, file_digest
+from engine.prediction.record import Record, digest
 from engine.prediction.volume import Prediction, keep_largest, predict_volume, to_source_labels
 from engine.prediction.volumes import NO_SPACING, measure, spacing_mm
 from engine.segmenter import Segmenter
@@ -30,6 +30,9 @@ from utils.ahead import ahead
 from utils.errors import UserError
 from utils.files import write_bytes
 from utils.progress import print_line, progress
+
+if TYPE_CHECKING:
+    from engine.prediction.seg_files import SegFiles
 
 MOST_AHEAD = 1 << 29
 """Bytes of voxels in an image's own type up to which it is read ahead, so that two fit into memory."""
@@ -52,6 +55,7 @@ class Pipeline:
     options: OutputOptions
     reading: IntensityOptions
     record: Record
+    seg_files: SegFiles | None = None
     summary: Summary = field(default_factory=Summary)
 
     def run(self, outputs: Mapping[Case, Outputs]) -> Summary:
@@ -123,6 +127,8 @@ class Pipeline:
         try:
             labels = to_source_labels(result.classes, self.segmenter.source_labels())
             write_labels(outputs.labels, labels, volume)
+            if outputs.seg is not None and self.seg_files is not None:
+                self.seg_files.write(outputs.seg, labels, volume)
             if outputs.probabilities is not None:
                 write_probabilities(outputs.probabilities, result)
             if outputs.preview is not None and picture is not None:
@@ -150,7 +156,7 @@ class Pipeline:
         print_line(f"{outputs.labels}: {'; '.join(map(_described, measured))}")
 
     def _source(self, case: Case) -> dict[str, Any]:
-        return {**self.record.describe(case.image), "channel": case.channel, "sha256": file_digest(case.image)}
+        return {**self.record.describe(case), "channel": case.channel, "sha256": digest(case.sources)}
 
     def _fail(self, case: Case, outputs: Outputs, error: BaseException) -> None:
         """An earlier result must not be taken for one of this image."""
@@ -165,8 +171,10 @@ class Pipeline:
 
 
 def _voxel_bytes(case: Case) -> int:
-    """By the header; of a file that cannot be read 0, for reading it will say so."""
+    """By the header, of a series by its files; of a file that cannot be read 0, for reading it will say so."""
     try:
+        if case.files:
+            return sum(path.stat().st_size for path in case.files)
         image: Any = nib.load(case.image)
         return int(np.prod(image.shape[:3])) * int(image.get_data_dtype().itemsize)
     except Exception:
