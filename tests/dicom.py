@@ -6,27 +6,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-AXIAL = [
-    f"{z}{rows}{columns}"
-    for z in ("+z",)
-    for rows, columns in [
-        ("+y", "+x"),
-        ("+y", "-x"),
-        ("-y", "+x"),
-        ("-y", "-x"),
-        ("+x", "+y"),
-        ("+x", "-y"),
-        ("-x", "+y"),
-        ("-x", "-y"),
-    ]
-]
+from datasets.labels import organ_and_tumor
+from datasets.raw import dicom_series
+from datasets.raw.dicom_seg import Algorithm, write_dicom_seg
+from datasets.raw.segments import segments_of
+from datasets.raw.volume import read_volume
+
+# Directions of slices, rows (downwards) and columns (to the right). +z+x-y has row cosines [0, -1, 0] and column
+# cosines [1, 0, 0].
+AXIAL = ["+z+y+x", "+z+y-x", "+z-y+x", "+z-y-x", "+z+x+y", "+z+x-y", "+z-x+y", "+z-x-y"]
 SAGITTAL, CORONAL = "+x-z+y", "+y-z+x"
 OBLIQUE = "oblique"
+STORAGES = [*AXIAL, SAGITTAL, CORONAL, OBLIQUE]
 SPACING = {"z": 3.0, "y": 0.8, "x": 0.7}
 ORIGIN = np.array([-9.0, -8.0, -70.0])
 """Of voxel [0, 0, 0], in mm to left, posterior and superior."""
@@ -48,6 +45,27 @@ def place(index: tuple[int, int, int], storage: str = AXIAL[0]) -> NDArray[np.fl
     return ORIGIN + turn(storage) @ offset
 
 
+def store(volume: NDArray[Any], storage: str) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """A volume [Z, Y, X] as [slices, rows, columns], and the affine to mm to left, posterior and superior."""
+    words = AXIAL[0] if storage == OBLIQUE else storage
+    axes, signs = words[1::2], [-1 if sign == "-" else 1 for sign in words[::2]]
+    stored = volume.transpose(["zyx".index(axis) for axis in axes])
+    stored = stored[tuple(slice(None, None, sign) for sign in signs)]
+    first = [volume.shape[i] - 1 if f"-{axis}" in words else 0 for i, axis in enumerate("zyx")]
+    affine = np.eye(4)
+    affine[:3, 3] = place((first[0], first[1], first[2]), storage)
+    for column, (axis, sign) in enumerate(zip(axes, signs, strict=True)):
+        affine[:3, column] = turn(storage) @ AXES[axis] * sign * SPACING[axis]
+    return stored, affine
+
+
+def save_nifti(path: Path, volume: NDArray[Any], storage: str) -> Path:
+    """The same volume as NIfTI."""
+    stored, affine = store(volume, storage)
+    nib.save(nib.Nifti1Image(stored, np.diag([-1, -1, 1, 1]) @ affine), path)
+    return path
+
+
 def write_series(
     folder: Path,
     volume: NDArray[Any],
@@ -59,16 +77,12 @@ def write_series(
 ) -> list[FileDataset]:
     """Write HU [Z, Y, X], which grow to S, P, L, as one file a slice; file names and numbers are in no spatial order.
 
-    storage: the directions of slices, rows (downwards) and columns (to the right), as in +z+y+x. change: what to make
-    of slice i, None to leave it out. The slices that were written are returned, in the order of their places.
+    change: what to make of slice i, None to leave it out. The slices that were written are returned, in spatial order.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    words = AXIAL[0] if storage == OBLIQUE else storage
-    axes, flips = words[1::2], [sign == "-" for sign in words[::2]]
-    stored = volume.transpose(["zyx".index(axis) for axis in axes])
-    stored = stored[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
-    steps = [turn(storage) @ AXES[axis] * (-1 if flip else 1) for axis, flip in zip(axes, flips, strict=True)]
-    corner = place(tuple(volume.shape[i] - 1 if f"-{axis}" in words else 0 for i, axis in enumerate("zyx")), storage)
+    stored, affine = store(volume, storage)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = affine[:3, :3] / spacing
     study, series, frame = (generate_uid(entropy_srcs=[str(folder), what, str(seed)]) for what in "abc")
     order = np.random.default_rng(seed).permutation(len(stored))
     written = []
@@ -76,15 +90,23 @@ def write_series(
         header = _slice(pixels, modality)
         header.StudyInstanceUID, header.SeriesInstanceUID, header.FrameOfReferenceUID = study, series, frame
         header.InstanceNumber = int(order[i]) + 1
-        header.ImagePositionPatient = [round(x, 6) for x in corner + i * SPACING[axes[0]] * steps[0]]
-        header.ImageOrientationPatient = [round(x, 9) for x in (*steps[2], *steps[1])]
-        header.PixelSpacing = [SPACING[axes[1]], SPACING[axes[2]]]
-        header.SliceThickness = SPACING[axes[0]]
+        header.ImagePositionPatient = [round(x, 6) for x in affine[:3, 3] + i * affine[:3, 0]]
+        header.ImageOrientationPatient = [round(x, 9) for x in (*cosines[:, 2], *cosines[:, 1])]
+        header.PixelSpacing = [round(x, 6) for x in spacing[1:]]
+        header.SliceThickness = round(spacing[0], 6)
         changed = header if change is None else change(i, header)
         if changed is not None:
             changed.save_as(folder / f"IM{order[i]:04d}", enforce_file_format=True)
             written.append(changed)
     return written
+
+
+def write_seg(path: Path, labels: NDArray[np.uint8], series: Path) -> Path:
+    """Labels of KiTS as the SEG of the series in a folder."""
+    (case,) = dicom_series.find(series)
+    segments = segments_of("kits", organ_and_tumor()["all"])
+    write_dicom_seg(path, labels, read_volume(case, ()), segments, Algorithm("a network", "1"))
+    return path
 
 
 def _slice(pixels: NDArray[Any], modality: str) -> FileDataset:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pydicom
 from pydicom.dataset import Dataset
 
-from datasets.raw.any_nifti import MASKS
+from datasets.raw.any_nifti import MASKS, is_mask
 from datasets.raw.cases import Candidate, FoundCases, identify
 from datasets.raw.tree import SUFFIXES, Tree, is_dicom, nifti_stem, other_files, scan
 from utils.errors import UserError
@@ -91,7 +91,7 @@ def find(root: Path, series: str | None = None, *, labels: bool = False) -> Foun
     contents = look(_dicom_files(tree))
     if series is not None:
         _choose(contents, series, root)
-    names = _names(contents.series.values())
+    names = _names(contents.series.values(), root)
     patients: dict[str, str] = {}
     candidates = []
     for each in contents.series.values():
@@ -111,7 +111,9 @@ def find(root: Path, series: str | None = None, *, labels: bool = False) -> Foun
     used = {each.label for each in candidates}
     if others := [each.path for each in contents.segmentations if each.path not in used]:
         contents.left_out["DICOM segmentations" if labels else MASKS] += others
-    return identify(candidates, Tree(root), EXPECTED, named_by_path=True, other=contents.left_out)
+    tree.foreign = [path for path in tree.foreign if not is_dicom(path)]
+    beside = [] if labels else [path for path in tree.files if is_mask(path) or nifti_stem(path) in names.values()]
+    return identify(candidates, tree, EXPECTED, other=contents.left_out, beside=beside)
 
 
 def find_one(folder: Path) -> Candidate:
@@ -198,11 +200,18 @@ def _choose(contents: Contents, uid: str, root: Path) -> None:
     raise UserError(f"{root}: holds no series {uid}; choose one of {there or 'another folder'}")
 
 
-def _names(series: Iterable[Series]) -> dict[str, str]:
-    """UID -> the case's name."""
+def _names(series: Iterable[Series], root: Path) -> dict[str, str]:
+    """UID -> the case's name: the folder's, with those above it where two are the same, or the UID."""
     series = list(series)
-    folders = Counter(each.folder for each in series)
-    return {each.uid: each.folder.resolve().name if folders[each.folder] == 1 else each.uid for each in series}
+    inside = Counter(each.folder for each in series)
+    called = Counter(folder.resolve().name.lower() for folder in inside)
+    names = {}
+    for each in series:
+        name = each.folder.resolve().name
+        if called[name.lower()] > 1:
+            name = "_".join(each.folder.relative_to(root).parts) or name
+        names[each.uid] = name if inside[each.folder] == 1 else each.uid
+    return names
 
 
 def _label_of(series: Series, name: str, contents: Contents, tree: Tree) -> Path | None:

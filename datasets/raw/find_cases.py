@@ -42,11 +42,11 @@ def find_cases(
             return kits.find(path)  # its layout reads segmentations, for the labels
         return open_layout(dataset, path, channel=channel_choice(dataset, channel)).find(path)
     except NoCases as reason:
+        if _is_of_series(path):
+            return _find_series(path)
         try:
             return any_nifti.find(path, channel, below)
         except NoCases as no_image:
-            if _holds_dicom(path):
-                return _find_series(path)
             if inside := next(filter(_holds_images, (path / "imagesTs", path / "imagesTr")), None):
                 raise UserError(f"{path}: holds no images itself; give {inside}, which does") from None
             details = str(no_image).partition("; ")[2]
@@ -60,7 +60,7 @@ def find_labelled(layout: Layout, root: Path) -> FoundCases:
     try:
         return layout.find(root)
     except NoCases:
-        if layout.name == LIST or not _holds_dicom(root):
+        if layout.name == LIST or not _is_of_series(root):
             raise
         return _find_series(root, labels=True)
 
@@ -73,9 +73,13 @@ def _find_series(path: Path, series: str | None = None, *, labels: bool = False)
     return dicom_series.find(path, series, labels=labels)
 
 
-def _holds_dicom(root: Path) -> bool:
-    """Whether any file below a folder begins as DICOM does; most have no suffix."""
-    return any(is_dicom(path) for folder in scan(root).folders for path in other_files(folder))
+def _is_of_series(root: Path) -> bool:
+    """Whether a folder holds DICOM, in files of any names, and no NIfTI image: NAME.nii.gz next to NAME/ is a label."""
+    tree = scan(root)
+    loose = [path for path in tree.folders.get(root, []) if not any_nifti.is_mask(path)]
+    if any((root / (nifti_stem(path) or "")) not in tree.folders for path in loose):
+        return False
+    return any(is_dicom(path) for folder in tree.folders for path in other_files(folder))
 
 
 def _holds_images(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasets.labels import LabelMap
-from datasets.raw.segments import SegmentCode, segment_code
+from datasets.raw.segments import SegmentCode, segments_of
 from utils.errors import UserError
 from utils.registry import match_name
 
@@ -67,8 +67,7 @@ class Layout:
     @property
     def segments(self) -> dict[int, SegmentCode]:
         """What DICOM calls each label."""
-        names = {label: name for label, name in self.labels.items() if label}
-        return {label: segment_code(self.name, name, names.values()) for label, name in names.items()}
+        return {label: code for task in self.tasks.values() for label, code in segments_of(self.name, task).items()}
 
     def label_map(self, task: str) -> LabelMap:
         """The label map of a task; UserError with the available tasks if there is none of that name."""

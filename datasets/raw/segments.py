@@ -96,28 +96,35 @@ def segment_code(dataset: str, name: str, others: Iterable[str] = ()) -> Segment
 
 def segments_of(dataset: str, label_map: LabelMap) -> dict[int, SegmentCode]:
     """The source label that is written for each class -> its code."""
-    return {
-        labels[0]: segment_code(dataset, name, label_map.classes)
-        for name, labels in zip(label_map.classes, label_map.labels, strict=True)
-    }
+    names = [_name_of(index, label_map) for index in range(1, label_map.num_classes)]
+    return {labels[0]: segment_code(dataset, name, names) for name, labels in zip(names, label_map.labels, strict=True)}
 
 
 def match_segments(segments: Mapping[int, tuple[str, str, str]], codes: Mapping[int, SegmentCode]) -> dict[int, int]:
     """Segment number -> source label; UserError for a segment that is none of them.
 
     segments: number -> scheme, code value and name; codes: of the source labels. The code decides, else the name: many
-    programs call every segment tissue.
+    programs call every segment tissue. A label that is only called `organ` is any organ.
     """
     labels = {(code.scheme, code.value): label for label, code in codes.items()}
+    organs = {(organ.scheme, organ.value): labels.get((PRIVATE, "ORGAN")) for organ in _ORGANS}
     matched = {}
     for number, (scheme, value, name) in segments.items():
         named = segment_code("", name)
-        label = labels.get((scheme, value), labels.get((named.scheme, named.value)))
-        if label is None:
+        keys = ((scheme, value), (named.scheme, named.value))
+        found = [each for known in (labels, organs) for key in keys if (each := known.get(key)) is not None]
+        if not found:
             expected = ", ".join(f"{code.name} ({code.scheme} {code.value})" for code in codes.values())
             raise UserError(f"holds the segment {name!r} ({scheme} {value}); expected only {expected}")
-        matched[number] = label
+        matched[number] = found[0]
     return matched
+
+
+def _name_of(index: int, label_map: LabelMap) -> str:
+    """Of a class; where an organ includes its lesions, the rest of it has no name of its own, and gets the organ's."""
+    name = label_map.classes[index - 1]
+    regions = [region for region, indices in label_map.regions.items() if indices[0] == index]
+    return regions[0] if name.startswith("label_") and regions else name
 
 
 def _lookup(dataset: str, plain: str) -> SegmentCode | None:
