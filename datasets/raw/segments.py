@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 
 from datasets.labels import LabelMap, plain_name
 from utils.errors import UserError
+from utils.fingerprint import fingerprint
 
 SNOMED, PRIVATE = "SCT", "99HLFD"
 ANATOMY, ABNORMAL = "91723000", "49755003"
 CATEGORIES = {ANATOMY: "Anatomical Structure", ABNORMAL: "Morphologically Abnormal Structure"}
 PRIVATE_COLOUR = (128, 174, 128)
-# A private code's value is a short string.
-LONGEST_CODE = 16
+# In characters, of DICOM's short and long strings.
+LONGEST_CODE, LONGEST_NAME = 16, 64
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def segment_code(dataset: str, name: str, others: Iterable[str] = ()) -> Segment
     if code is None and (within := _lookup(dataset, lesion)) in _LESIONS and _lookup(dataset, organ) in _ORGANS:
         code, others = within, [organ]
     if code is None:
-        return SegmentCode(name, plain.upper()[:LONGEST_CODE], name, PRIVATE_COLOUR, scheme=PRIVATE)
+        value = plain.upper() if len(plain) <= LONGEST_CODE and plain.isascii() else fingerprint([plain])
+        return SegmentCode(name[:LONGEST_NAME], value, name[:LONGEST_NAME], PRIVATE_COLOUR, scheme=PRIVATE)
     if code.category != ABNORMAL:
         return code
     organs = {each for other in (*others, "organ") if (each := _lookup(dataset, plain_name(other))) in _ORGANS}
