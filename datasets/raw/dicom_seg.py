@@ -100,13 +100,11 @@ def open_seg(path: Path, image: SeriesSource, segments: Mapping[int, SegmentCode
                 )
                 for number, each in found.items()
             }
-            matched = match_segments(named, segments)
+            matched = match_segments(named, segments, path)
             array = np.zeros(geometry.spatial_shape, np.uint8)
             for number, label in sorted(matched.items(), key=lambda each: each[1]):
                 part = seg.get_volume(segment_numbers=[number], combine_segments=True, relabel=True, dtype=np.uint8)
                 array[part.match_geometry(geometry, tol=TOLERANCE).array > 0] = label
-    except UserError as error:
-        raise error if str(error).startswith(str(path)) else UserError(f"{path}: {error}") from None
     except RuntimeError as error:
         raise UserError(f"{path}: does not lie on the slices of {image.path} ({error}); resample it") from None
     except (ValueError, AttributeError, KeyError, TypeError, OSError) as error:

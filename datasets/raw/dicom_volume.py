@@ -7,8 +7,6 @@ there on a series is read, checked and turned as a NIfTI file is.
 from __future__ import annotations
 
 import io
-import itertools
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,19 +24,12 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
 from datasets.raw.dicom_series import MULTI_FRAME
+from datasets.raw.dicom_stack import DIRECTION, SPACING, check_stack
 from datasets.raw.intensities import INT16
 from datasets.raw.layout import Case
 from datasets.raw.nifti import Source
 from utils.errors import UserError
 
-# Of direction cosines: what rounding in headers leaves.
-DIRECTION = 1e-4
-# The share by which distances of slices may differ.
-SPACING = 0.01
-# In mm, slices nearer than that are at one place.
-SAME_PLACE = 1e-3
-# The largest angle of a stack that is taken as upright, in degrees; highdicom refuses from 2.6 on.
-TILT = 1.0
 INSTALL = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or unpack it with gdcmconv --raw"
 
 
@@ -95,7 +86,7 @@ def open_series(case: Case) -> SeriesSource:
             if slices[0].SOPClassUID in MULTI_FRAME:
                 volume = _multi_frame(slices, name)
             else:
-                _check_stack(slices, name)
+                check_stack(slices, name)
                 volume = hd.get_volume_from_series(
                     slices,
                     dtype=_dtype(slices),
@@ -175,50 +166,3 @@ def _dtype(slices: Sequence[FileDataset]) -> type[np.generic]:
 def _stored_range(header: FileDataset) -> tuple[int, int]:
     bits = int(header.BitsStored)
     return (-(1 << bits - 1), (1 << bits - 1) - 1) if header.PixelRepresentation else (0, (1 << bits) - 1)
-
-
-def _check_stack(slices: Sequence[FileDataset], name: str) -> None:
-    """UserError, with the slices that it is about, unless they are parallel, alike and one step apart."""
-    first = slices[0]
-    for each in slices:
-        for keyword in ("Rows", "Columns", "PixelSpacing", "FrameOfReferenceUID", "Modality"):
-            if each.get(keyword) != first.get(keyword):
-                raise UserError(
-                    f"{name}: {_file(each)} and {_file(first)} differ in {keyword}; keep the slices of one acquisition"
-                )
-    directions = np.array([each.ImageOrientationPatient for each in slices], float)
-    turned = np.abs(directions - directions[0]).max(axis=1)
-    if turned.max() > DIRECTION:
-        other = slices[int(turned.argmax())]
-        raise UserError(f"{name}: {_file(other)} is not parallel to {_file(first)}; keep the slices of one stack")
-    normal = np.cross(directions[0, :3], directions[0, 3:])
-    places = np.array([each.ImagePositionPatient for each in slices], float)
-    heights = places @ normal
-    order = np.argsort(heights)
-    gaps = np.diff(heights[order])
-    pairs = list(itertools.pairwise(order))
-    if not gaps.size:
-        return
-    if gaps.min() < SAME_PLACE:
-        pair = [slices[index] for index in pairs[int(gaps.argmin())]]
-        acquisitions = sorted({str(each.get("AcquisitionNumber", "none")) for each in pair})
-        which = f"acquisitions {' and '.join(acquisitions)}" if len(acquisitions) > 1 else "one acquisition"
-        raise UserError(
-            f"{name}: {_file(pair[0])} and {_file(pair[1])}, of {which}, lie at one place; keep one acquisition"
-        )
-    usual = float(np.median(gaps))
-    if np.abs(gaps - usual).max() > SPACING * usual:
-        at = int(np.abs(gaps - usual).argmax())
-        pair = [slices[index] for index in pairs[at]]
-        raise UserError(
-            f"{name}: slices are missing or uneven: {_file(pair[0])} and {_file(pair[1])} lie {gaps[at]:.4g} mm apart, "
-            f"others {usual:.4g}; bring those that are missing, or resample it with dcm2niix"
-        )
-    stack = places[order[-1]] - places[order[0]]
-    tilt = math.degrees(math.acos(min(1.0, abs(stack @ normal) / float(np.linalg.norm(stack)))))
-    if tilt > TILT:
-        raise UserError(f"{name}: its slices are stacked at {tilt:.3g} degrees (gantry tilt); resample with dcm2niix")
-
-
-def _file(header: FileDataset) -> str:
-    return Path(str(header.filename)).name

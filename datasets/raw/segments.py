@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from datasets.labels import LabelMap, plain_name
 from utils.errors import UserError
@@ -102,8 +103,10 @@ def segments_of(dataset: str, label_map: LabelMap) -> dict[int, SegmentCode]:
     return {labels[0]: segment_code(dataset, name, names) for name, labels in zip(names, label_map.labels, strict=True)}
 
 
-def match_segments(segments: Mapping[int, tuple[str, str, str]], codes: Mapping[int, SegmentCode]) -> dict[int, int]:
-    """Segment number -> source label; UserError for a segment that is none of them.
+def match_segments(
+    segments: Mapping[int, tuple[str, str, str]], codes: Mapping[int, SegmentCode], path: Path
+) -> dict[int, int]:
+    """Segment number -> source label; UserError, with the file's path, for a segment that is none of them.
 
     segments: number -> scheme, code value and name; codes: of the source labels. The code decides, else the name: many
     programs call every segment tissue. A label that is only called `organ` is any organ.
@@ -117,7 +120,7 @@ def match_segments(segments: Mapping[int, tuple[str, str, str]], codes: Mapping[
         found = [each for known in (labels, organs) for key in keys if (each := known.get(key)) is not None]
         if not found:
             expected = ", ".join(f"{code.name} ({code.scheme} {code.value})" for code in codes.values())
-            raise UserError(f"holds the segment {name!r} ({scheme} {value}); expected only {expected}")
+            raise UserError(f"{path}: holds the segment {name!r} ({scheme} {value}); expected only {expected}")
         matched[number] = found[0]
     return matched
 

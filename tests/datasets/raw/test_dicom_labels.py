@@ -18,6 +18,7 @@ from tests.data import ct_and_label
 from tests.dicom import write_seg, write_series
 from utils.errors import UserError
 
+SEG = Path("x.dcm")
 IMAGE, LABEL = ct_and_label((6, 20, 24))
 
 
@@ -129,8 +130,8 @@ class TestNamesAndCodes:
     def test_segments_are_matched_by_code_and_then_by_name(self) -> None:
         kits = segments_of("kits", organ_and_tumor()["all"])
         segments = {1: ("SCT", "108369006", "x"), 2: ("SCT", "85756007", "Kidney"), 3: ("99X", "1", "kidney tumour")}
-        assert match_segments(segments, kits) == {1: 2, 2: 1, 3: 2}
+        assert match_segments(segments, kits, SEG) == {1: 2, 2: 1, 3: 2}
         of_list = list_layout(["1=organ", "2=tumor"], None).segments
-        assert match_segments({1: ("SCT", "10200004", "x")}, of_list) == {1: 1}
+        assert match_segments({1: ("SCT", "10200004", "x")}, of_list, SEG) == {1: 1}
         with pytest.raises(UserError, match=r"'spleen' \(SCT 78961009\); expected only kidney \(SCT 64033007\)"):
-            match_segments({1: ("SCT", "78961009", "spleen")}, kits)
+            match_segments({1: ("SCT", "78961009", "spleen")}, kits, SEG)
