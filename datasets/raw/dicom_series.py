@@ -16,7 +16,7 @@ from pathlib import Path
 import pydicom
 from pydicom.dataset import Dataset
 
-from datasets.raw.any_nifti import MASKS, is_mask
+from datasets.raw.any_nifti import is_mask
 from datasets.raw.cases import Candidate, FoundCases, identify
 from datasets.raw.tree import SUFFIXES, Tree, is_dicom, nifti_stem, other_files, scan
 from utils.errors import UserError
@@ -43,6 +43,7 @@ LOCALIZERS = "localizers"
 COLOUR = "colour images"
 NO_POSITION = "DICOM images without a position in the patient"
 COPIES = "copies of slices that are read already"
+SEGMENTATIONS = "DICOM segmentations that are not used here"
 DAMAGED = "DICOM files whose header cannot be read"
 
 
@@ -110,7 +111,7 @@ def find(root: Path, series: str | None = None, *, labels: bool = False) -> Foun
         )
     used = {each.label for each in candidates}
     if others := [each.path for each in contents.segmentations if each.path not in used]:
-        contents.left_out["DICOM segmentations" if labels else MASKS] += others
+        contents.left_out[SEGMENTATIONS] += others
     tree.foreign = [path for path in tree.foreign if not is_dicom(path)]
     beside = [] if labels else [path for path in tree.files if is_mask(path) or nifti_stem(path) in names.values()]
     return identify(candidates, tree, EXPECTED, other=contents.left_out, beside=beside)
