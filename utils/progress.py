@@ -22,6 +22,12 @@ def print_note(text: str) -> None:
     tqdm.write(f"note: {text}", file=sys.stderr)
 
 
+def close_bars() -> None:
+    """Clear the bars of work that an error has ended, so that what is printed next has a line of its own."""
+    for bar in list(tqdm._instances):
+        bar.close()
+
+
 def progress(items: Iterable[T], text: str, *, total: int | None = None, initial: int = 0, unit: str = "it") -> tqdm[T]:
     """`items` with a bar that appears after a second and is cleared at the end; initial: how many were done before."""
     return tqdm(items, desc=text, total=total, initial=initial, unit=unit, delay=1.0, leave=False, dynamic_ncols=True)

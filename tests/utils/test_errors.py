@@ -8,6 +8,7 @@ import os
 import sys
 
 import pytest
+from tqdm import tqdm
 
 from utils.errors import UserError, run
 
@@ -49,3 +50,14 @@ def test_what_a_terminal_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch,
     for stream, words in ((out, f"{text}\n"), (err, f"error: {text}\n")):
         stream.flush()
         assert stream.buffer.getvalue() == words.encode(encoding, "backslashreplace")
+
+
+def test_an_error_amid_work_has_a_line_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        for _ in tqdm(range(3), desc="working", leave=False):
+            raise UserError("the disk is full")
+
+    with pytest.raises(SystemExit):
+        run(main)
+    printed = capfd.readouterr().err
+    assert "working" in printed and printed.replace("\r", "\n").splitlines()[-1] == "error: the disk is full"
