@@ -26,7 +26,8 @@ from utils.progress import print_note
 class LabelledCase:
     """image: int16 [N, H, W]; label: uint8, the source's labels; window: in the image's stored units.
 
-    spacing: (z, y, x) in mm; None where it is not available or slices are missing; notes: what is unusual in its files.
+    spacing: (z, y, x) in mm; None where it is not available or slices are missing; files: those that were read; notes:
+    what is unusual in them.
     """
 
     name: str
@@ -34,6 +35,7 @@ class LabelledCase:
     label: NDArray[np.uint8]
     spacing: tuple[float, float, float] | None
     window: tuple[float, float]
+    files: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -47,8 +49,9 @@ def cases_in_slices(
     for name in names:
         image, label = slices.read_case(name)
         spacing = slices.spacing(name) if slices.complete(name) else None
+        files = [slices.folder / each for each in slices.cases[name]]
         notes = slices.manifest.cases[name].notes if slices.manifest else []
-        yield LabelledCase(name, image, label, spacing, slices.window(name, window), notes)
+        yield LabelledCase(name, image, label, spacing, slices.window(name, window), files, notes)
 
 
 def raw_cases(
@@ -83,7 +86,8 @@ def raw_cases(
         notes[name] = volume.notes
         if not errors:
             shown = volume_window(volume, window)
-            yield LabelledCase(name, volume.image, volume.label, volume.spacing, shown, volume.notes)
+            files = [path for path in (cases[name].image, cases[name].label) if path]
+            yield LabelledCase(name, volume.image, volume.label, volume.spacing, shown, files, volume.notes)
     for note in summarise_notes(notes):
         print_note(note)
     if errors:

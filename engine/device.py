@@ -10,7 +10,7 @@ from functools import cache
 
 import torch
 
-from utils.cores import usable_cores
+from utils.cores import machine, usable_cores
 from utils.errors import UserError
 from utils.progress import print_note
 
@@ -101,13 +101,5 @@ def _warn_of_slow_bf16() -> None:
 
 def environment(device: torch.device) -> dict[str, str]:
     """Versions and hardware that a result depends on, for checkpoints and summaries."""
-    if device.type == "cuda":
-        processor = torch.cuda.get_device_name(device)
-    else:
-        processor = f"{usable_cores()} {platform.machine()} cores"
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "system": platform.platform(terse=True),
-        "processor": processor,
-    }
+    known = {"torch": str(torch.__version__), **machine()}
+    return known | ({"processor": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})

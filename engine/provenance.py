@@ -6,46 +6,86 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from engine.device import environment
+from datasets.slices.digests import slice_digest
+from utils.cores import machine
 from utils.errors import UserError
 from utils.files import read_json, write_json
+from utils.fingerprint import file_digest, fingerprint
 from utils.options import command_line
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN_FILE = "run.json"
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
-    """For a checkpoint, which is passed on: the command has only the last components of its paths."""
+def provenance(device: torch.device | None) -> dict[str, Any]:
+    """For a checkpoint, which is passed on: the command has only the last components of its paths.
+
+    device: None where PyTorch has no part in the work.
+    """
+    if device is None:
+        environment = machine()
+    else:
+        from engine.device import environment as on_device  # SliceMaker does not wait for PyTorch.
+
+        environment = on_device(device)
     return {
         "command": shown_command(),
         "commit": git_commit(),
         "packages": package_versions(),
-        "environment": environment(device),
+        "environment": environment,
     }
 
 
-def write_run_file(folder: Path, device: torch.device, digests: Mapping[str, Any]) -> None:
-    """Add this launch to the folder's run.json, a list, since a run can be resumed with another version.
+def describe_launch(
+    device: torch.device | None, digests: Mapping[str, Any], classes: Sequence[str], seconds: float = 0.0
+) -> dict[str, Any]:
+    """For what this launch leaves: the command as it was typed, versions, machine, and what it read.
 
     digests: of data and networks, by their names; None where there is none.
+    """
+    return {
+        **provenance(device),
+        "command": command_line(),
+        "digests": {name: digest for name, digest in digests.items() if digest is not None},
+        "classes": list(classes),
+        "seconds": round(seconds, 1),
+    }
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """One digest for the files of a case: its image and segmentation, or its slices."""
+    return fingerprint(slice_digest(path) if path.suffix == ".npz" else file_digest(path) for path in files)
+
+
+def write_run_file(
+    folder: Path,
+    device: torch.device | None,
+    digests: Mapping[str, Any],
+    classes: Sequence[str],
+    seconds: float = 0.0,
+) -> None:
+    """Add this launch, as `describe_launch` does, to the folder's run.json: a list, for a run can be resumed.
+
+    Of a launch that is there already, the seconds are added up.
     """
     path = folder / RUN_FILE
     launches = read_json(path) if path.exists() else []
     if not isinstance(launches, list):
         raise UserError(f"{path}: is not a list of launches, as a run writes it; move it away")
-    found = {name: digest for name, digest in digests.items() if digest is not None}
-    launch = {**provenance(device), "command": command_line(), "digests": found}
-    if launch not in launches:
-        write_json(path, [*launches, launch])
+    launch = describe_launch(device, digests, classes, seconds)
+    same = [each for each in launches if {**launch, "seconds": each.get("seconds")} == each]
+    if same:
+        same[0]["seconds"] = round(same[0]["seconds"] + seconds, 1)
+    write_json(path, launches if same else [*launches, launch])
 
 
 @cache

@@ -19,10 +19,14 @@ drawn by the seed, and a larger N contains a smaller one.
 
 --dataset list takes files of any names, from a CSV file with the columns image, label, patient and, optionally, split.
 
+SLICES/run.json says of every launch that cut a case what it ran on: the command, versions, and digests of the files.
+
 All cases that cannot be used are named in one pass, and nothing can be trained on; --keep_going cuts the others.
 """
 
 from __future__ import annotations
+
+import time
 
 import _root  # noqa: F401
 
@@ -43,9 +47,15 @@ def main() -> None:
 
     from datasets.raw import open_layout
     from datasets.slicing.slicemaker import make_slices
+    from engine.provenance import digest_of, write_run_file
 
+    started = time.monotonic()
     layout = open_layout(raw.dataset, raw.inpath, of_list.labels, of_list.window, raw.channel)
-    summary = make_slices(raw.inpath, raw.outpath, layout, layout.label_map(raw.task), options, reading)
+    label_map = layout.label_map(raw.task)
+    summary = make_slices(raw.inpath, raw.outpath, layout, label_map, options, reading)
+    if summary.all_files:
+        digests = {case: digest_of(files) for case, files in summary.all_files.items()}
+        write_run_file(raw.outpath, None, digests, label_map.classes, time.monotonic() - started)
     print(summary)
     summary.refuse_unusable()
 

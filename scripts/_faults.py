@@ -29,7 +29,7 @@ from utils.errors import UserError
 
 FAULTS = {"SIGKILL": (-signal.SIGKILL,), "SIGTERM": (130, -signal.SIGTERM), "full disk": (2,)}
 """With the statuses in which a command may end by them."""
-NOT_COMPARED = ("environment", "preparation", "command")
+NOT_COMPARED = ("environment", "preparation", "command", "seconds")
 """In files: what is measured, where it was, and how it was typed."""
 
 

@@ -6,10 +6,13 @@
     python scripts/evaluate.py --ckpt best.ckpt --test_data_path data/kits --slice_protocol --outpath published.json
     python scripts/evaluate.py --ckpt best.ckpt --test_data_path S --splits S/splits.json --part val --outpath val.json
 
-Writes a summary over cases as JSON and, next to it, a CSV file with one line for each case and region.
+Writes a summary over cases as JSON, with versions, command and digests of what was read, and, next to it, a CSV file
+with one line for each case and region.
 """
 
 from __future__ import annotations
+
+import time
 
 import _root  # noqa: F401
 
@@ -36,6 +39,7 @@ def main() -> None:
     from engine.evaluation.summaries import format_summary
     from engine.segmenter import open_segmenter
 
+    started = time.monotonic()
     segmenter, checkpoint = open_segmenter(prediction)
     if not options.slice_protocol:
         print(f"decision: {segmenter.describe_decision(prediction.threshold)}", flush=True)
@@ -47,7 +51,8 @@ def main() -> None:
         volumes=not options.slice_protocol,
         slice_protocol=options.slice_protocol,
     )
-    result = describe_evaluation(scores, options.protocol, prediction.ckpt, segmenter, checkpoint)
+    seconds = time.monotonic() - started
+    result = describe_evaluation(scores, options.protocol, prediction.ckpt, segmenter, checkpoint, seconds)
     table = options.outpath.with_suffix(".csv")
     write_csv(table, scores.slice_protocol if options.slice_protocol else scores.volumes)
     write_json(options.outpath, result)

@@ -1,8 +1,9 @@
-"""The number of processor cores."""
+"""The number of processor cores, and the machine that has them."""
 
 from __future__ import annotations
 
 import os
+import platform
 
 
 def usable_cores() -> int:
@@ -10,3 +11,12 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def machine() -> dict[str, str]:
+    """Versions and hardware that any result depends on."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(terse=True),
+        "processor": f"{usable_cores()} {platform.machine()} cores",
+    }

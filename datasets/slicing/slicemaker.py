@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from datasets.labels import NO_MASK, LabelMap
@@ -97,7 +97,7 @@ def _cut_labelled(
     save_split(outpath / SPLITS, split, split_options)
     folders.remove_cases(split.unlabelled)
     used = [case for case in cases if case.name not in split.unlabelled]
-    cut, new, errors = _cut(folders, used, options.workers)
+    cut, errors = _cut(folders, used, options.workers)
     unusable = list(errors.values())
     if errors and not options.keep_going:
         if is_first_run:
@@ -114,7 +114,8 @@ def _cut_labelled(
         others = "".join(f"; {error}" for error in unusable)
         raise UserError(f"{inpath}: no case has the target of task {label_map.name}; choose another --task{others}")
     folders.finish()
-    summary = SliceMakerSummary(split, split_origin(saved, split, split_options), cut=cut, new=new, unusable=unusable)
+    origin = split_origin(saved, split, split_options)
+    summary = SliceMakerSummary(split, origin, cut=len(cut.files), new=cut.new, files=cut.files, unusable=unusable)
     for name, entry in folders.entries():
         slices = entry.tasks[label_map.name]
         summary.slices += len(entry.written_slices)
@@ -158,24 +159,30 @@ def _cut_unlabelled(
     folders = OutputFolders(inpath, outpath, layout, NO_MASK, cut_options, split, seed, reading)
     _refuse_missing_cases(folders, [case.name for case in cases])
     folders.remove_cases([case.name for case in cases if case.label is not None])
-    cut, new, errors = _cut(folders, unlabelled, options.workers) if unlabelled else (0, 0, {})
+    cut, errors = _cut(folders, unlabelled, options.workers) if unlabelled else (Cut(), {})
     unusable = list(errors.values())
     if options.keep_going or not unusable:
         folders.finish()
     entries = dict(folders.entries())
     notes = {name: entry.notes for name, entry in entries.items()}
     slices = sum(len(entry.written_slices) for entry in entries.values())
-    return UnlabelledSummary(outpath, len(unlabelled) - len(unusable), cut, slices, new, notes), unusable
+    usable = len(unlabelled) - len(unusable)
+    return UnlabelledSummary(outpath, usable, len(cut.files), slices, cut.new, notes, files=cut.files), unusable
 
 
-def _cut(folders: OutputFolders, cases: Sequence[Case], workers: int | None) -> tuple[int, int, dict[str, str]]:
-    """Cut what is not on disk yet; the numbers of cases cut and of slices written, and the errors of the other cases.
+@dataclass
+class Cut:
+    """files: of each case that was cut, those that were read; new: how many slices were written."""
 
-    The errors are by the names of the cases, in their order.
-    """
+    files: dict[str, list[Path]] = field(default_factory=dict)
+    new: int = 0
+
+
+def _cut(folders: OutputFolders, cases: Sequence[Case], workers: int | None) -> tuple[Cut, dict[str, str]]:
+    """Cut what is not on disk yet; what was, and the errors of the other cases, by their names, in their order."""
     folders.arrange(cases)
     jobs = folders.jobs(cases)
-    new = 0
+    cut = Cut()
     errors: dict[str, str] = {}
     results = run_in_processes(cut_case, jobs, workers or usable_cores())
     bar = progress(results, "cutting", total=len(jobs), unit="case")
@@ -184,10 +191,11 @@ def _cut(folders: OutputFolders, cases: Sequence[Case], workers: int | None) -> 
             errors[job.case.name] = str(entry)
             continue
         folders.add(job.case.name, entry)
-        new += len(entry.written_slices - job.on_disk)
-        bar.set_postfix_str(f"{new / max(bar.format_dict['elapsed'], 1e-3):.0f} slices/s", refresh=False)
+        cut.new += len(entry.written_slices - job.on_disk)
+        cut.files[job.case.name] = [path for path in (job.case.image, job.case.label) if path]
+        bar.set_postfix_str(f"{cut.new / max(bar.format_dict['elapsed'], 1e-3):.0f} slices/s", refresh=False)
     in_order = {case.name: errors[case.name] for case in cases if case.name in errors}
-    return len(jobs) - len(errors), new, in_order
+    return cut, in_order
 
 
 def _refuse_missing_cases(folders: OutputFolders, names: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from utils.errors import UserError
 class UnlabelledSummary:
     """The cases without segmentation; the numbers as in `SliceMakerSummary`.
 
-    set_aside: how many of them have one that is not used; notes: by the case's name.
+    set_aside: how many of them have one that is not used; notes, and files that were read: by the case's name.
     """
 
     folder: Path
@@ -25,6 +25,7 @@ class UnlabelledSummary:
     new: int = 0
     notes: dict[str, list[str]] = field(default_factory=dict)
     set_aside: int = 0
+    files: dict[str, list[Path]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         unused = f" ({self.set_aside} of them by --labelled)" if self.set_aside else ""
@@ -42,7 +43,7 @@ class SliceMakerSummary:
 
     left_out: what of the input is in no case; unusable: the errors of the cases that could not be cut;
     origin: where the split comes from; without_target, skipped: names of cases, the latter of those without
-    segmentation if they were not to be cut; notes: by the case's name.
+    segmentation if they were not to be cut; notes, and files that were read by this run: by the case's name.
     """
 
     split: Split = field(default_factory=lambda: Split([], [], []))
@@ -54,6 +55,7 @@ class SliceMakerSummary:
     listed: int = 0
     without_target: list[str] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)
+    files: dict[str, list[Path]] = field(default_factory=dict)
     unlabelled: UnlabelledSummary | None = None
     left_out: list[str] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
@@ -63,6 +65,11 @@ class SliceMakerSummary:
         parts = [self._labelled_text()] if self.split.names else []
         parts += [str(self.unlabelled)] if self.unlabelled else []
         return "\n".join([*parts, *self.left_out])
+
+    @property
+    def all_files(self) -> dict[str, list[Path]]:
+        """Those of the cases without segmentation too."""
+        return self.files | (self.unlabelled.files if self.unlabelled else {})
 
     def refuse_unusable(self) -> None:
         """UserError with the errors of all cases that could not be cut, if there are any."""

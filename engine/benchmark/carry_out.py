@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from datasets.slices.digests import CONTENTS, SCORED_CONTENTS
+from datasets.slices.slice_folder import open_slices
 from engine.benchmark.costs import lengths_of, measure, read_costs
 from engine.benchmark.options import BenchmarkOptions
 from engine.benchmark.prepare import prepare
@@ -50,15 +52,25 @@ def carry_out(options: BenchmarkOptions, data: DataOptions, training: TrainingOp
     runs = plan_runs(folds, students, rows, sorted(set(options.seeds)), lengths)
     waiting = [each for each in runs if not is_complete(each, anywhere=options.report)]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before: {options.outpath}", flush=True)
+    started = time.monotonic()
     if not options.report:
-        write_run_file(options.outpath, choose_device(training.device), digests_of(folds))
-
+        write_launch(folds, training)
     teachers = [score_teacher(fold) for fold in folds]
     failures = [] if options.report else train_and_score_all(waiting, options.jobs)
     outcome = Outcome(folds, runs, teachers, failures)
     if outcome.any_finished:
         write_report(folds, runs, costs, teachers, against)
+    if not options.report:
+        write_launch(folds, training, time.monotonic() - started)
     return outcome
+
+
+def write_launch(folds: Sequence[Fold], training: TrainingOptions, seconds: float = 0.0) -> None:
+    """Add this launch, or the seconds that it took, to run.json."""
+    fold = folds[0]
+    slices = open_slices(fold.data.train_data_path, fold.identity["dataset"], fold.identity["task"], "train")
+    device = choose_device(training.device)
+    write_run_file(fold.outpath, device, digests_of(folds), slices.label_map.classes, seconds)
 
 
 def digests_of(folds: Sequence[Fold]) -> dict[str, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,22 @@ from datasets.raw.options import AS_IT_SHOULD_BE, ListOptions, ReadingOptions
 from datasets.slices.slice_folder import SliceFolder, open_slices
 from datasets.splits import load_split
 from engine.cost import evaluation_speed, network_cost
-from engine.device import choose_device, environment
+from engine.device import choose_device
 from engine.evaluation.options import EvaluationOptions
 from engine.evaluation.reference import in_labels_of
 from engine.evaluation.score import PUBLISHED_METRICS, RegionScores, Scores, score_cases
 from engine.evaluation.summaries import format_summary, summarise
 from engine.options import RunOptions
+from engine.provenance import describe_launch, digest_of
 from engine.segmenter import Segmenter, load_segmenter
 from utils.errors import UserError
 from utils.files import atomic_write, write_json
-from utils.options import command_line
+from utils.fingerprint import file_digest
 from utils.progress import print_note, progress
 from utils.registry import normalise_name
+
+CHECKPOINT = "checkpoint"
+"""Among the digests of cases; no case has this name."""
 
 
 def test_run(run: RunOptions, given: Mapping[str, str | None]) -> None:
@@ -36,6 +41,7 @@ def test_run(run: RunOptions, given: Mapping[str, str | None]) -> None:
     Writes test.json, test.csv and test_published.csv to the run's folder. given: what the user gave for dataset, task,
     and model or smodel; UserError if the checkpoint is of another.
     """
+    started = time.monotonic()
     folder = run.folder
     path = folder / "best.ckpt"
     segmenter, checkpoint = load_segmenter(path, choose_device(run.training.device))
@@ -63,7 +69,7 @@ def test_run(run: RunOptions, given: Mapping[str, str | None]) -> None:
         "task": segmenter.label_map.name,
         "offsets": list(segmenter.offsets),
         "slices from": str(slices.folder),
-        "command": command_line(),
+        **describe_scoring(scores, path, segmenter, time.monotonic() - started),
     }
     write_csv(folder / "test.csv", scores.volumes)
     write_csv(folder / "test_published.csv", scores.slice_protocol)
@@ -166,9 +172,12 @@ def raw_cases_to_score(
 
 
 def describe_evaluation(
-    scores: Scores, protocol: str, path: Path, segmenter: Segmenter, checkpoint: Mapping[str, Any]
+    scores: Scores, protocol: str, path: Path, segmenter: Segmenter, checkpoint: Mapping[str, Any], seconds: float
 ) -> dict[str, Any]:
-    """What scripts/evaluate.py writes: summaries by region, how they came about, and what the network costs."""
+    """What scripts/evaluate.py writes: summaries by region, how they came about, and what the network costs.
+
+    path: of the checkpoint; seconds: of the launch.
+    """
     published = protocol == "slice protocol"
     entries = scores.slice_protocol if published else scores.volumes
     cases = {entry["case"] for entry in entries}
@@ -183,12 +192,18 @@ def describe_evaluation(
         "notes": scores.notes,
         "config": checkpoint["config"],
         **network_cost(segmenter),
-        "command": command_line(),
-        "environment": environment(next(segmenter.network.parameters()).device),
+        **describe_scoring(scores, path, segmenter, seconds),
     }
     if published:
         return result
     return {**result, "offsets": list(segmenter.offsets), "slices_per_second": round(evaluation_speed(entries), 2)}
+
+
+def describe_scoring(scores: Scores, path: Path, segmenter: Segmenter, seconds: float) -> dict[str, Any]:
+    """`describe_launch` with digests of the checkpoint in `path` and of each case's files."""
+    digests = {CHECKPOINT: file_digest(path)} | {case: digest_of(files) for case, files in scores.files.items()}
+    device = next(segmenter.network.parameters()).device
+    return describe_launch(device, digests, segmenter.label_map.classes, seconds)
 
 
 def cases_seen_in_training(checkpoint: Mapping[str, Any], names: Iterable[str]) -> list[str]:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,11 +28,13 @@ PUBLISHED_THRESHOLD = 0.4
 class Scores(NamedTuple):
     """An entry for each case and region, by each protocol; empty where a protocol was not asked for.
 
-    notes: what is unusual in the files, by the case's name; cases of which there is nothing to say are not in it.
+    files: of each case, those that were read; notes: what is unusual in them, of cases of which there is something to
+    say.
     """
 
     volumes: list[RegionScores]
     slice_protocol: list[RegionScores]
+    files: dict[str, list[Path]]
     notes: dict[str, list[str]]
 
     def joined(self) -> list[RegionScores]:
@@ -55,10 +58,11 @@ def score_cases(
     slice_protocol: bool = False,
 ) -> Scores:
     """Score cases by one protocol or both; threshold, distances and calibration belong to `volumes` (`score_case`)."""
-    scores = Scores([], [], {})
+    scores = Scores([], [], {}, {})
     for case in cases:
+        scores.files[case.name] = case.files
         if case.notes:
-            scores.notes[case.name] = list(case.notes)
+            scores.notes[case.name] = case.notes
         if volumes:
             scores.volumes.extend(score_case(segmenter, case, batch_size, threshold, distances, calibration))
         if slice_protocol:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -67,6 +68,7 @@ def decide_data(data: DataOptions, teacher: Segmenter | None = None) -> DataOpti
 
 def train(trainer: Trainer) -> Trainer:
     """Print and save the settings and the loss equation, train, choose the decision, and print the best score."""
+    started = time.monotonic()
     announce(trainer)
     with trainer.repeatably():
         trainer.fit()
@@ -80,13 +82,23 @@ def train(trainer: Trainer) -> Trainer:
     with trainer.repeatably():
         decision = decide_best(trainer)
     log_result(trainer, decision)
+    write_launch(trainer, time.monotonic() - started)
     return trainer
+
+
+def write_launch(trainer: Trainer, seconds: float = 0.0) -> None:
+    """Add this launch, or the seconds that it took, to run.json."""
+    digests = {key: trainer.folder.config.get(key) for key in DIGESTS}
+    classes = trainer.segmenter.label_map.classes
+    write_run_file(trainer.folder.path, trainer.precision.device, digests, classes, seconds)
 
 
 def log_result(trainer: Trainer, decision: Decision) -> None:
     """The settings beside the scores of the best network, among TensorBoard's events."""
     progress = trainer.progress
-    best = next((entry["validation"] for entry in progress.history if entry["step"] == progress.best_step), {})
+    best: dict[str, float] = next(
+        (entry["validation"] for entry in progress.history if entry["step"] == progress.best_step), {}
+    )
     scores = {"dice": decision.dice, "argmax_dice": decision.argmax_dice, "step": progress.best_step, **best}
     with event_log(trainer.folder.log, progress.step) as events:
         result = {f"best/{name}": float(score) for name, score in scores.items()}
@@ -231,8 +243,7 @@ def announce(trainer: Trainer) -> None:
     for key, value in lines.items():
         print(f"{key:>{width}}  {value}", flush=True)
     write_json(trainer.folder.path / "config.json", {**trainer.folder.config, **about})
-    digests = {key: trainer.folder.config.get(key) for key in DIGESTS}
-    write_run_file(trainer.folder.path, trainer.precision.device, digests)
+    write_launch(trainer)
     frame = trainer.segmenter.frame
     if frame.size and frame.crop and frame.crop > frame.size:
         print_note(

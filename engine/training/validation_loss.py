@@ -63,5 +63,5 @@ class ValidationLoss:
         for case in self.validation.cases:
             entry = slices.manifest.cases[case].tasks.get(slices.label_map.name) if slices.manifest else None
             names += [slice_name(case, index) for index in entry.target] if entry else slices.cases[case]
-        chosen = np.unique(np.linspace(0, len(names) - 1, SLICES).round().astype(int)) if names else []
-        return [names[i] for i in chosen]
+        places = np.linspace(0, len(names) - 1, min(SLICES, len(names))).round().astype(int)
+        return [names[i] for i in places]

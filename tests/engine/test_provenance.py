@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,22 +16,26 @@ from datasets.slices.slice_folder import SliceFolder
 from engine import provenance
 from engine.benchmark.runs import is_result
 from engine.provenance import git_commit, package_versions, shown_command, shown_line, shown_word, write_run_file
+from tests.commands import in_process, output_of
+from tests.data import ct_and_label, kits_case, save
 from tests.paths import ROOT
 from tests.small import write_bare_archive
 from tests.training import CPU, small_trainer
 from utils.errors import UserError
+from utils.fingerprint import END, file_digest
 
 
 def test_every_launch_of_a_run_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py", "--checkpoint_path", str(tmp_path)])
     for _ in range(2):
-        write_run_file(tmp_path, CPU, {"slices": "0123", "teacher": None})
+        write_run_file(tmp_path, CPU, {"slices": "0123", "teacher": None}, ["tumor"], 1.5)
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--resume"])
-    write_run_file(tmp_path, CPU, {"slices": "0123"})
+    write_run_file(tmp_path, CPU, {"slices": "0123"}, ["tumor"])
     first, second = json.loads((tmp_path / "run.json").read_text())
     assert first["command"] == f"python train.py --checkpoint_path {tmp_path}"
     assert second["command"].endswith("--resume")
-    assert first["digests"] == {"slices": "0123"}
+    assert first["digests"] == {"slices": "0123"} and first["classes"] == ["tumor"]
+    assert (first["seconds"], second["seconds"]) == (3.0, 0.0)
     assert first["packages"]["torch"] == torch.__version__.partition("+")[0]
     assert first["environment"]["python"] and first["commit"] == git_commit()
 
@@ -37,7 +43,7 @@ def test_every_launch_of_a_run_is_kept(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_run_file_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(UserError, match=r"run\.json: is not a list of launches"):
-        write_run_file(tmp_path, CPU, {})
+        write_run_file(tmp_path, CPU, {}, [])
 
 
 def test_packages_are_those_that_are_required() -> None:
@@ -114,3 +120,38 @@ def test_results_of_slices_that_were_cut_again_are_not_mixed(tmp_path: Path) -> 
     del settings["slice contents"]
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     assert is_result(tmp_path, {**settings, "slice contents": "b"})  # of an earlier version
+
+
+def test_slicemaker_says_what_it_read_once(tmp_path: Path) -> None:
+    for number in range(3):
+        kits_case(tmp_path / "raw", number)
+    words = ("--inpath", tmp_path / "raw", "--outpath", tmp_path / "out", "--val_fraction", 0.3, "--workers", 1)
+
+    def launches() -> list[dict[str, Any]]:
+        output_of(in_process("scripts/SliceMaker.py", *words))
+        return json.loads((tmp_path / "out" / "run.json").read_text())  # type: ignore[no-any-return]
+
+    (first,) = launches()
+    assert first["digests"].keys() == {"00000", "00001", "00002"} and first["classes"] == ["tumor"]
+    assert "torch" not in first["environment"] and launches() == [first]
+    image, _ = ct_and_label(seed=9)
+    save(image, tmp_path / "raw" / "case_00001" / "imaging.nii.gz")
+    again = launches()
+    assert again[0] == first and again[1]["digests"].keys() == {"00001"}
+    assert again[1]["digests"]["00001"] != first["digests"]["00001"]
+
+
+def test_a_large_file_is_told_by_its_size_and_ends(tmp_path: Path) -> None:
+    path = tmp_path / "volume.nii"
+    content = np.zeros(5 * END, np.uint8)
+    digests = set()
+    for change in (None, 0, -1, -END):
+        changed = content.copy()
+        if change is not None:
+            changed[change] = 1
+        changed.tofile(path)
+        digests.add(file_digest(path))
+    content[:-1].tofile(path)
+    assert len({*digests, file_digest(path)}) == 5
+    with pytest.raises(UserError, match=r"absent\.nii: cannot be read"):
+        file_digest(tmp_path / "absent.nii")

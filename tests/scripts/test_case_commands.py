@@ -174,7 +174,10 @@ def test_what_is_unusual_in_the_files_stands_beside_the_scores(checkpoint: MakeC
     for source in (("--inpath", tmp_path / "raw"), ("--test_data_path", tmp_path / "slices")):
         words = ["--ckpt", checkpoint(), *source, "--outpath", tmp_path / "r.json", "--device", "cpu"]
         output_of(in_process("scripts/evaluate.py", *words))
-        notes = json.loads((tmp_path / "r.json").read_text())["notes"]
+        result = json.loads((tmp_path / "r.json").read_text())
+        assert result["digests"].keys() == {"checkpoint", "00000", "00001"} and result["classes"] == ["tumor"]
+        assert result["seconds"] > 0 and result["packages"]["numpy"] == np.__version__
+        notes = result["notes"]
         assert list(notes) == ["00001"] and "as if 1024 had been added" in notes["00001"][0]
 
 
