@@ -197,8 +197,9 @@ class Trainer:
             self.folder.save_best(self._exported(), -(-state.step // self.loader.steps_per_epoch))
         self.folder.save_history(state.history)
         numbers = {
-            **{f"train/{name}": value for name, value in means.items()},
-            **{f"validation/{name}": value for name, value in {**on_validation, **scores.metrics}.items()},
+            **{f"train_loss/{name}": value for name, value in means.items()},
+            **{f"validation_loss/{name}": value for name, value in on_validation.items()},
+            **{f"validation/{name}": value for name, value in scores.metrics.items()},
             "lr": rate,
         }
         events.add(state.step, numbers, {"validation/contours": self.validation.picture()})

@@ -57,11 +57,11 @@ def test_every_term_has_a_curve_of_training_and_one_of_validation(finished: tupl
     assert len(terms) > 5
     for term in terms:
         expected = {entry["step"]: entry["train"][term] for entry in history}
-        assert scalars(events, f"train/{term}") == pytest.approx(expected, rel=1e-5)
-        assert scalars(events, f"validation/{term}").keys() == {4, 8}
+        assert scalars(events, f"train_loss/{term}") == pytest.approx(expected, rel=1e-5)
+        assert scalars(events, f"validation_loss/{term}").keys() == {4, 8}
     for step in (4, 8):
-        total = sum(scalars(events, f"validation/{term}")[step] for term in terms if term != "loss")
-        assert scalars(events, "validation/loss")[step] == pytest.approx(total, rel=1e-4)
+        total = sum(scalars(events, f"validation_loss/{term}")[step] for term in terms if term != "loss")
+        assert scalars(events, "validation_loss/loss")[step] == pytest.approx(total, rel=1e-4)
 
 
 def test_pictures_are_of_the_same_slices_at_every_validation(finished: tuple[Path, EventAccumulator]) -> None:
