@@ -16,7 +16,7 @@ from datasets.raw.notes import summarise_notes
 from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
 from datasets.raw.tree import NOT_FETCHED
 from datasets.raw.volume import read_volume
-from datasets.slices.slice_folder import SliceFolder
+from datasets.slices.slice_folder import SliceFolder, case_of
 from datasets.window import volume_window
 from utils.errors import UserError, join_errors
 from utils.progress import print_note
@@ -26,8 +26,8 @@ from utils.progress import print_note
 class LabelledCase:
     """image: int16 [N, H, W]; label: uint8, the source's labels; window: in the image's stored units.
 
-    spacing: (z, y, x) in mm; None where it is not available or slices are missing; files: those that were read; notes:
-    what is unusual in them.
+    spacing: (z, y, x) in mm; None where it is not available or slices are missing. numbers: the source's own of each
+    slice; None where every slice is here. files: those that were read; notes: what is unusual in them.
     """
 
     name: str
@@ -35,6 +35,7 @@ class LabelledCase:
     label: NDArray[np.uint8]
     spacing: tuple[float, float, float] | None
     window: tuple[float, float]
+    numbers: tuple[int, ...] | None = None
     files: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -49,9 +50,10 @@ def cases_in_slices(
     for name in names:
         image, label = slices.read_case(name)
         spacing = slices.spacing(name) if slices.complete(name) else None
+        numbers = tuple(case_of(each)[1] for each in slices.cases[name])
         files = [slices.folder / each for each in slices.cases[name]]
         notes = slices.manifest.cases[name].notes if slices.manifest else []
-        yield LabelledCase(name, image, label, spacing, slices.window(name, window), files, notes)
+        yield LabelledCase(name, image, label, spacing, slices.window(name, window), numbers, files, notes)
 
 
 def raw_cases(
@@ -86,8 +88,8 @@ def raw_cases(
         notes[name] = volume.notes
         if not errors:
             shown = volume_window(volume, window)
-            files = [path for path in (cases[name].image, cases[name].label) if path]
-            yield LabelledCase(name, volume.image, volume.label, volume.spacing, shown, files, volume.notes)
+            files = [path for path in (*cases[name].sources, cases[name].label) if path]
+            yield LabelledCase(name, volume.image, volume.label, volume.spacing, shown, None, files, volume.notes)
     for note in summarise_notes(notes):
         print_note(note)
     if errors:

@@ -18,7 +18,7 @@ from datasets.slices.slice_folder import SliceFolder, open_slices
 from datasets.splits import load_split
 from engine.cost import evaluation_speed, network_cost
 from engine.device import choose_device
-from engine.evaluation.options import EvaluationOptions
+from engine.evaluation.options import CaseOptions
 from engine.evaluation.reference import in_labels_of
 from engine.evaluation.score import PUBLISHED_METRICS, RegionScores, Scores, score_cases
 from engine.evaluation.summaries import format_summary, summarise
@@ -96,14 +96,20 @@ def _refuse_another(folder: Path, given: Mapping[str, str | None], segmenter: Se
 
 def cases_to_score(
     segmenter: Segmenter,
-    options: EvaluationOptions,
+    options: CaseOptions,
     of_list: ListOptions,
     reading: ReadingOptions = AS_IT_SHOULD_BE,
+    *,
+    names: Sequence[str] = (),
+    text: str = "evaluating",
 ) -> tqdm[LabelledCase]:
-    """The cases that the options name, with a progress bar; UserError for an unknown one, or where there are none."""
+    """The cases that the options name, with a progress bar; UserError for an unknown one, or where there are none.
+
+    names: of the cases, in place of those that the options name; text: beside the bar.
+    """
     dataset, part = options.dataset or segmenter.dataset, options.part or "test"
-    names: Sequence[str] = options.cases
-    if options.splits:
+    given, names = names, names or options.cases
+    if options.splits and not given:
         names = getattr(load_split(options.splits), part)
         if not names:
             raise UserError(f"{options.splits}: has no {part} cases; choose another --part")
@@ -117,7 +123,7 @@ def cases_to_score(
         slices = open_slices(options.test_data_path, dataset, segmenter.label_map.name, folder)
         names = names or list(slices.cases)
         cases = slices_to_score(segmenter, slices, names)
-    return progress(cases, "evaluating", total=len(names) or None, unit="case")
+    return progress(cases, text, total=len(names) or None, unit="case")
 
 
 def slices_to_score(segmenter: Segmenter, slices: SliceFolder, names: Sequence[str]) -> Iterator[LabelledCase]:

@@ -12,11 +12,10 @@ from utils.options import option
 ALIASES = {"data_path": "test_data_path", "out": "outpath"}
 
 
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """evaluation: on which cases, and how"""
+@dataclass(frozen=True, kw_only=True)
+class CaseOptions:
+    """cases: which"""
 
-    outpath: Path = option(MISSING, "the JSON summary to write")
     inpath: Path | None = option(
         None, "raw cases, or a CSV file of them: whole volumes, distances in mm", exclusive="source"
     )
@@ -27,15 +26,25 @@ class EvaluationOptions:
     cases: tuple[str, ...] = option((), "only these cases", exclusive="cases")
     splits: Path | None = option(None, "a splits.json: only its test cases (see --part)", exclusive="cases")
     part: Literal["train", "val", "test"] | None = option(None, "of --splits (default: test)")
+
+    def __post_init__(self) -> None:
+        if not (self.inpath or self.test_data_path):
+            raise UserError("on which cases? give raw cases with --inpath, or slices with --test_data_path")
+        if self.part and not self.splits:
+            raise UserError(f"--part {self.part}: of which split? name its file with --splits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions(CaseOptions):
+    """evaluation: on which cases, and how"""
+
+    outpath: Path = option(MISSING, "the JSON summary to write")
     slice_protocol: bool = option(False, "score as the published code does")
 
     def __post_init__(self) -> None:
         if self.outpath.suffix != ".json":
             raise UserError(f"--outpath {self.outpath}: must end in .json; the table is written next to it as .csv")
-        if not (self.inpath or self.test_data_path):
-            raise UserError("what shall be scored? give raw cases with --inpath, or slices with --test_data_path")
-        if self.part and not self.splits:
-            raise UserError(f"--part {self.part}: of which split? name its file with --splits")
+        super().__post_init__()
 
     @property
     def protocol(self) -> str:

@@ -1,0 +1,191 @@
+"""scripts/explain.py: what lies between its options and its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.labelled_cases import LabelledCase
+from datasets.raw.options import ListOptions, ReadingOptions
+from engine.device import choose_device
+from engine.evaluation.evaluate import cases_seen_in_training, cases_to_score
+from engine.explain.attention import Attention, field_of_view
+from engine.explain.choose import ShownSlice, SliceChoice, merge
+from engine.explain.mass import CaseAttention, attention_mass, mean_of_case
+from engine.explain.options import ExplainOptions, SliceName
+from engine.explain.report import write_report
+from engine.segmenter import Segmenter, load_segmenter
+from utils.errors import UserError
+from utils.files import make_folder
+from utils.registry import match_name
+
+
+@dataclass
+class Networks:
+    """segmenters: by the names that the user gave, in that order; target: the class index to explain.
+
+    attention: by network and method.
+    """
+
+    segmenters: dict[str, Segmenter]
+    target: int
+    attention: dict[tuple[str, str], Attention]
+
+    @property
+    def first(self) -> Segmenter:
+        return next(iter(self.segmenters.values()))
+
+    def target_of(self, label: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Where source labels are the class to explain."""
+        inside: NDArray[np.bool_] = self.first.label_map.encode(label) == self.target
+        return inside
+
+
+def explain(options: ExplainOptions, of_list: ListOptions, reading: ReadingOptions) -> None:
+    """Measure the attention of all slices with the target, draw some, and write the report."""
+    make_folder(options.outpath)
+    networks, checkpoints = open_networks(options)
+    requested = list(read_requested(networks, options, of_list, reading))
+    lines, choice = measure(networks, options, of_list, reading)
+    if not lines:
+        target = networks.first.label_map.classes[networks.target - 1]
+        raise UserError(
+            f"{options.inpath or options.test_data_path}: no slice holds the class {target}, so there is nothing to "
+            "look at; give other cases, or another --target"
+        )
+    cases = dict.fromkeys(line.case for line in lines)
+    for content in checkpoints:
+        cases_seen_in_training(content, cases)
+    write_report(networks.segmenters, networks.attention, networks.target, options, lines, requested or choice.chosen())
+
+
+def open_networks(options: ExplainOptions) -> tuple[Networks, list[dict[str, Any]]]:
+    """The networks, and what their checkpoints hold; UserError if they can't be compared."""
+    device = choose_device(options.device)
+    segmenters: dict[str, Segmenter] = {}
+    checkpoints = []
+    for name, path in zip(options.network_names, options.ckpt, strict=True):
+        segmenters[name], content = load_segmenter(path, device)
+        checkpoints.append(content)
+        refuse_another_task(segmenters[name], path, next(iter(segmenters.values())), options.ckpt[0])
+    first = next(iter(segmenters.values()))
+    classes = first.label_map.classes
+    target = classes.index(match_name("class", options.target, classes)) + 1 if options.target else len(classes)
+    attention: dict[tuple[str, str], Attention] = {
+        (name, method): Attention(segmenter, target, options.layers, method)
+        for (name, segmenter), method in product(segmenters.items(), options.method)
+    }
+    return Networks(segmenters, target, attention), checkpoints
+
+
+def refuse_another_task(segmenter: Segmenter, path: Path, first: Segmenter, of_first: Path) -> None:
+    """UserError unless a network tells the same classes from the same intensities as the first."""
+    mine, its = (
+        {
+            "task": each.label_map.name,
+            "classes": each.label_map.classes,
+            "window": each.window,
+            "channel": each.channel,
+        }
+        for each in (segmenter, first)
+    )
+    for what, value in mine.items():
+        if value != its[what]:
+            raise UserError(
+                f"{path}: has the {what} {value}, and {of_first} has {its[what]}; give networks of one kind"
+            )
+
+
+def read_requested(
+    networks: Networks, options: ExplainOptions, of_list: ListOptions, reading: ReadingOptions
+) -> Iterator[ShownSlice]:
+    """The slices that --slices names; UserError if a case or its slice does not exist."""
+    wanted: dict[str, list[int]] = {}
+    for case_name, number in options.slices:
+        wanted.setdefault(case_name, []).append(number)
+    for name, asked in wanted.items():
+        (case,) = cases_to_score(networks.first, options, of_list, reading, names=[name], text="reading")
+        numbers = list(case.numbers or range(len(case.image)))
+        for number in asked:
+            if number not in numbers:
+                raise UserError(
+                    f"--slices {name}:{number}: case {case.name} has no such slice, but {numbers[0]} to {numbers[-1]}"
+                )
+            place = numbers.index(number)
+            yield from merge([("chosen", shown_slice(case, place, networks.target_of(case.label[place])))])
+
+
+def shown_slice(case: LabelledCase, place: int, target: NDArray[np.bool_]) -> ShownSlice:
+    """A copy, so that the rest of the case can be forgotten."""
+    number = case.numbers[place] if case.numbers else place
+    return ShownSlice(SliceName(case.name, number), case.image[place].copy(), target.copy(), case.window)
+
+
+def measure(
+    networks: Networks, options: ExplainOptions, of_list: ListOptions, reading: ReadingOptions
+) -> tuple[list[CaseAttention], SliceChoice]:
+    """The attention of every network in every slice with the target, and the slices that are worth drawing."""
+    lines: list[CaseAttention] = []
+    choice = SliceChoice(options.random, options.seed)
+    for case in cases_to_score(networks.first, options, of_list, reading, text="looking"):
+        inside = networks.target_of(case.label)
+        places = np.flatnonzero(inside.any(axis=(1, 2)))
+        if not len(places):
+            continue
+        image, inside = case.image[places], inside[places]
+        for name, segmenter in networks.segmenters.items():
+            chances = attention_mass(field_of_view(segmenter.frame, image.shape[1:])[None, None], inside)[:, 0]
+            for method in options.method:
+                attention = networks.attention[name, method]
+                masses = masses_of_case(attention, image, inside, case.window, options.batch_size)
+                lines += [
+                    mean_of_case(masses[:, i], chances, case.name, name, layer, method)
+                    for i, layer in enumerate(options.layers)
+                ]
+        gains = dice_gains(list(networks.segmenters.values()), networks.target, image, inside, case.window, options)
+        for i, place in enumerate(places):
+            choice.consider(shown_slice(case, int(place), inside[i]), None if gains is None else float(gains[i]))
+    return lines, choice
+
+
+def masses_of_case(
+    attention: Attention,
+    image: NDArray[np.int16],
+    inside: NDArray[np.bool_],
+    window: tuple[float, float],
+    batch_size: int,
+) -> NDArray[np.float64]:
+    """[N, layers], a batch at a time: the maps of a whole case would fill gigabytes."""
+    batches = [slice(start, start + batch_size) for start in range(0, len(image), batch_size)]
+    return np.concatenate([attention_mass(attention(image[part], window), inside[part]) for part in batches])
+
+
+def dice_gains(
+    segmenters: Sequence[Segmenter],
+    target: int,
+    image: NDArray[np.int16],
+    inside: NDArray[np.bool_],
+    window: tuple[float, float],
+    options: ExplainOptions,
+) -> NDArray[np.float64] | None:
+    """[N]: how much higher the last network's Dice is than that of the one before it; None where there is one."""
+    if len(segmenters) < 2:
+        return None
+    before, last = (
+        slice_dice(segmenter.segment(image, window, options.batch_size) == target, inside)
+        for segmenter in segmenters[-2:]
+    )
+    return last - before
+
+
+def slice_dice(predicted: NDArray[np.bool_], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """[N] of masks [N, H, W]; the target is never empty here."""
+    both = (predicted & inside).sum(axis=(1, 2))
+    dice: NDArray[np.float64] = 2 * both / (predicted.sum(axis=(1, 2)) + inside.sum(axis=(1, 2)))
+    return dice
