@@ -6,11 +6,12 @@ A table is a DataFrame of text, as it is shown.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from engine.contours import Picture
 from engine.cost import format_size
@@ -50,7 +51,18 @@ def render(template: str, **content: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
+    environment.globals |= {"asset": asset, "digest": digest}
     return environment.get_template(template).render(content)
+
+
+def asset(name: str) -> Markup:
+    """A style or script in engine/templates, as it is."""
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+def digest(name: str) -> str:
+    """How a content security policy names an asset: nothing else can style the page or run in it."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(asset(name).encode()).digest()).decode()}"
 
 
 def format_table(table: pd.DataFrame) -> str:
@@ -98,6 +110,13 @@ def figure_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def picture_png(picture: Picture) -> bytes:
+    """The picture as a PNG file."""
+    buffer = io.BytesIO()
+    plt.imsave(buffer, np.ascontiguousarray(picture), format="png")
+    return buffer.getvalue()
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write the figure; UserError unless the path ends in a kind of picture that there is."""
     kinds = figure.canvas.get_supported_filetypes()
@@ -108,19 +127,16 @@ def save_figure(figure: Figure, path: Path) -> None:
     plt.close(figure)
 
 
-def picture_png(picture: Picture) -> bytes:
-    buffer = io.BytesIO()
-    plt.imsave(buffer, np.ascontiguousarray(picture), format="png")
-    return buffer.getvalue()
-
-
 @dataclass
 class EvaluatedNetwork:
-    """name: in tables; result: what scripts/evaluate.py wrote; history: what its training wrote."""
+    """name: in tables; result: what scripts/evaluate.py wrote; history: what its training wrote; cases: the table next
+    to the result.
+    """
 
     name: str
     result: dict[str, Any]
     history: list[dict[str, Any]]
+    cases: list[dict[str, Any]] = field(default_factory=list)
 
 
 def results_table(networks: Sequence[EvaluatedNetwork], region: str) -> pd.DataFrame:
@@ -163,24 +179,6 @@ def _score(summary: Mapping[str, Any], form: str, cases: int) -> str:
     """With the count where the metric is defined for fewer cases than the table's, and for any."""
     text = format_mean_std(summary["mean"], summary["std"], form)
     return text if summary["count"] in (0, cases) else f"{text} (n={summary['count']})"
-
-
-def curves_figure(networks: Sequence[EvaluatedNetwork]) -> Figure:
-    """Training loss and validation Dice by step."""
-    figure, (loss, dice) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
-    for network in networks:
-        steps = [entry["step"] for entry in network.history]
-        segmentation = [entry["train"]["focal"] + entry["train"]["dice"] for entry in network.history]
-        loss.plot(steps, segmentation)
-        dice.plot(steps, [entry["score"] for entry in network.history], label=network.name)
-    loss.set(xlabel="step", ylabel="segmentation loss", title="training")
-    dice.set(xlabel="step", ylabel="mean per-case Dice", title="validation", ylim=(0, 1))
-    dice.legend(frameon=False)
-    for axes in (loss, dice):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
-    return figure
 
 
 def pictures_figure(pictures: Mapping[str, Picture]) -> Figure:

@@ -26,6 +26,7 @@ from utils.options import Parser, option
 
 if TYPE_CHECKING:
     from engine.contours import Picture
+    from engine.reporting import EvaluatedNetwork
 
     Pictures = dict[str, Picture]
 
@@ -138,63 +139,61 @@ def main() -> None:
             where = {"inpath": raw, "splits": slices / "splits.json", "outpath": scores, "device": options.device}
             commands("scripts/evaluate.py", ckpt=folder / "best.ckpt", **where, made=scores)
             runs.setdefault(name, []).append(folder)
-    of_teacher, *of_students = [(name, folders[0]) for name, folders in runs.items()]
-    pictures = draw_pictures(raw, slices, dict([*of_students, of_teacher]))
-    write_report(out, pictures, runs, commands.lines)
+    write_report(out, raw, slices, runs, commands.lines, options.device)
     if options.figure:
-        write_figure(options.figure, next(iter(pictures.values())))
+        of_teacher, *of_students = [(name, folders[0]) for name, folders in runs.items()]
+        write_figure(options.figure, draw_pictures(raw, slices, dict([*of_students, of_teacher])))
 
 
 def write_report(
-    out: Path, pictures: Mapping[str, Pictures], folders: Mapping[str, Sequence[Path]], commands: Sequence[str]
+    out: Path, raw: Path, slices: Path, folders: Mapping[str, Sequence[Path]], commands: Sequence[str], device: str
 ) -> None:
-    """Print the results table and write report.html, from the files that the commands left."""
-    from engine import reporting
-    from engine.benchmark.results import LEAST_LEAD
+    """Print the results tables and write report.html, from the files that the commands left."""
+    from datasets.raw.options import ListOptions
+    from engine.device import choose_device
+    from engine.evaluation.evaluate import cases_to_score
+    from engine.evaluation.options import CaseOptions
     from engine.provenance import shown_line
-    from utils.files import read_json, write_text
+    from engine.report.page import Around, write_page
+    from engine.report.scoring import SHOWN_CASES, WorstCases, load_networks, score_networks
+    from engine.reporting import EvaluatedNetwork, format_table, results_table, seeds_table
+    from utils.files import read_json
 
-    networks = {
-        name: [
-            reporting.EvaluatedNetwork(name, read_json(path / "scores.json"), read_json(path / "history.json"))
-            for path in paths
-        ]
-        for name, paths in folders.items()
+    seeds = {
+        name: [EvaluatedNetwork(name, read_json(path / "scores.json"), read_json(path / "history.json")) for path in of]
+        for name, of in folders.items()
     }
-    first = [seeds[0] for seeds in networks.values()]
-    tables = [reporting.results_table(first, "tumor")]
-    leads = [
-        teacher.result["regions"]["tumor"]["dice"]["mean"] - alone.result["regions"]["tumor"]["dice"]["mean"]
-        for teacher, alone in zip(networks[TEACHER_NAME], networks[ALONE_NAME], strict=True)
-    ]
-    lead = sum(leads) / len(leads)
-    gap = f"The teacher is {abs(lead):.3f} {'below' if lead < 0 else 'above'} the student alone in Dice"
-    gap += "." if lead >= LEAST_LEAD else f": there is nothing to distil ({LEAST_LEAD} would do)."
-    notice = f"{NOTICE} {gap}"
-    if len(next(iter(networks.values()))) > 1:
-        tables.append(reporting.seeds_table(networks, "tumor"))
-        notice += f" The first table, the curves and the pictures are of seed {first[0].result['config']['seed']}."
-    page = reporting.render(
-        "demo.html.j2",
-        title="Distilling a tumour segmentation network: demo on phantoms",
-        notice=notice,
-        tables=tables,
-        curves=reporting.figure_png(reporting.curves_figure(first)),
-        pictures={
-            case: {caption: reporting.picture_png(picture) for caption, picture in row.items()}
-            for case, row in pictures.items()
-        },
-        commands=[shown_line(line) for line in commands],
-    )
+    checkpoints = [of[0] / "best.ckpt" for of in folders.values()]
+    loaded = load_networks(checkpoints, list(folders), choose_device(device))
+    where = CaseOptions(inpath=raw, splits=slices / "splits.json")
+    worst = WorstCases(SHOWN_CASES)
+    networks = score_networks(loaded, cases_to_score(loaded[0].segmenter, where, ListOptions()), worst)
+    gap = describe_gap(seeds[TEACHER_NAME], seeds[ALONE_NAME])
+    notice, tables = f"{NOTICE} {gap}", {}
+    if len(seeds[TEACHER_NAME]) > 1:
+        tables["Every seed"] = seeds_table(seeds, "tumor")
+        notice += f" All but the table of seeds is of seed {seeds[TEACHER_NAME][0].result['config']['seed']}."
     report = out / "report.html"
-    write_text(report, page)
-    for table in tables:
-        print(f"\n{reporting.format_table(table)}")
+    title = "Distilling a tumour segmentation network: demo on phantoms"
+    lines = [shown_line(line) for line in commands]
+    write_page(report, networks, worst.viewer(loaded[0].segmenter, list(folders)), Around(title, notice, tables, lines))
+    for table in (results_table(networks, "tumor"), *tables.values()):
+        print(f"\n{format_table(table)}")
     print(f"\n{NOTICE} {gap}\n{report}")
 
 
-def draw_pictures(raw: Path, slices: Path, checkpoints: Mapping[str, Path], most: int = 4) -> dict[str, Pictures]:
-    """Of the first test cases, the slice with the most tumour: CT, truth, and the contours of each network."""
+def describe_gap(teachers: Sequence[EvaluatedNetwork], alone: Sequence[EvaluatedNetwork]) -> str:
+    """Whether there is anything to distil: the teacher's lead in Dice, mean over seeds."""
+    from engine.benchmark.results import LEAST_LEAD
+
+    means = [[one.result["regions"]["tumor"]["dice"]["mean"] for one in seeds] for seeds in (teachers, alone)]
+    lead = (sum(means[0]) - sum(means[1])) / len(means[0])
+    gap = f"The teacher is {abs(lead):.3f} {'below' if lead < 0 else 'above'} the student alone in Dice"
+    return gap + ("." if lead >= LEAST_LEAD else f": there is nothing to distil ({LEAST_LEAD} would do).")
+
+
+def draw_pictures(raw: Path, slices: Path, checkpoints: Mapping[str, Path]) -> Pictures:
+    """Of the first test case, the slice with the most tumour: CT, truth, and the contours of each network."""
     import numpy as np
     import torch
 
@@ -207,20 +206,18 @@ def draw_pictures(raw: Path, slices: Path, checkpoints: Mapping[str, Path], most
     segmenters = {
         name: load_segmenter(folder / "best.ckpt", torch.device("cpu"))[0] for name, folder in checkpoints.items()
     }
-    test = load_split(slices / "splits.json").test
+    first = load_split(slices / "splits.json").test[:1]
     window = next(iter(segmenters.values())).window
-    rows = {}
-    for case in raw_cases(open_layout("kits", raw), raw, test[:most], window):
-        truth = np.asarray(case.label == 2, np.uint8)
-        index = int(truth.sum(axis=(1, 2)).argmax())
-        zoom = max(1, 384 // case.image.shape[1])
-        grey = grey_picture(case.image[index], case.window, zoom)
-        row = {"CT": grey, "truth": draw_contours(grey, truth[index], TRUTH_COLOUR, zoom)}
-        for name, segmenter in segmenters.items():
-            predicted = segmenter.segment(case.image[index : index + 1], case.window)[0]
-            row[name] = draw_contours(grey, predicted, PREDICTION_COLOUR, zoom)
-        rows[f"case {case.name}"] = row
-    return rows
+    (case,) = raw_cases(open_layout("kits", raw), raw, first, window)
+    truth = np.asarray(case.label == 2, np.uint8)
+    index = int(truth.sum(axis=(1, 2)).argmax())
+    zoom = max(1, 384 // case.image.shape[1])
+    grey = grey_picture(case.image[index], case.window, zoom)
+    row = {"CT": grey, "truth": draw_contours(grey, truth[index], TRUTH_COLOUR, zoom)}
+    for name, segmenter in segmenters.items():
+        predicted = segmenter.segment(case.image[index : index + 1], case.window)[0]
+        row[name] = draw_contours(grey, predicted, PREDICTION_COLOUR, zoom)
+    return row
 
 
 def write_figure(path: Path, pictures: Pictures) -> None:

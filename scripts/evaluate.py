@@ -7,7 +7,8 @@
     python scripts/evaluate.py --ckpt best.ckpt --test_data_path S --splits S/splits.json --part val --outpath val.json
 
 Writes a summary over cases as JSON, with versions, command and digests of what was read, and, next to it, a CSV file
-with one line for each case and region.
+with one line for each case and region. --report PAGE writes a page to look at as well; scripts/report.py makes one of
+several networks.
 """
 
 from __future__ import annotations
@@ -37,12 +38,16 @@ def main() -> None:
     from engine.evaluation.evaluate import cases_to_score, describe_evaluation, write_csv
     from engine.evaluation.score import score_cases
     from engine.evaluation.summaries import format_summary
+    from engine.report.make import publish
+    from engine.report.scoring import SHOWN_CASES, WorstCases, history_of
+    from engine.reporting import EvaluatedNetwork
     from engine.segmenter import open_segmenter
 
     started = time.monotonic()
     segmenter, checkpoint = open_segmenter(prediction)
     if not options.slice_protocol:
         print(f"decision: {segmenter.describe_decision(prediction.threshold)}", flush=True)
+    worst = WorstCases(SHOWN_CASES if options.report else 0, oriented=options.inpath is not None)
     scores = score_cases(
         segmenter,
         cases_to_score(segmenter, options, of_list, reading),
@@ -50,6 +55,7 @@ def main() -> None:
         threshold=prediction.threshold,
         volumes=not options.slice_protocol,
         slice_protocol=options.slice_protocol,
+        show=lambda case, labels, entries: worst.add(case, segmenter, {segmenter.model: labels}, entries),
     )
     seconds = time.monotonic() - started
     result = describe_evaluation(scores, options.protocol, prediction.ckpt, segmenter, checkpoint, seconds)
@@ -58,6 +64,9 @@ def main() -> None:
     write_json(options.outpath, result)
     print(f"{options.protocol}, {result['cases']} cases\n{format_summary(result['regions'])}")
     print(f"written: {options.outpath}, {table}")
+    if options.report:
+        network = EvaluatedNetwork(segmenter.model, result, history_of(prediction.ckpt), scores.volumes)
+        publish(options.report, [network], worst.viewer(segmenter, [segmenter.model]))
 
 
 if __name__ == "__main__":

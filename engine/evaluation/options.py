@@ -40,10 +40,15 @@ class EvaluationOptions(CaseOptions):
 
     outpath: Path = option(MISSING, "the JSON summary to write")
     slice_protocol: bool = option(False, "score as the published code does")
+    report: Path | None = option(None, "also write a page of the scores with a viewer of the cases, an .html file")
 
     def __post_init__(self) -> None:
         if self.outpath.suffix != ".json":
             raise UserError(f"--outpath {self.outpath}: must end in .json; the table is written next to it as .csv")
+        if self.report and self.report.suffix.lower() not in (".html", ".htm"):
+            raise UserError(f"--report {self.report}: must end in .html")
+        if self.report and self.slice_protocol:
+            raise UserError("--report: is of whole cases, and the slice protocol scores none; leave one out")
         super().__post_init__()
 
     @property

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from engine.segmenter import Segmenter
 
 RegionScores = dict[str, Any]
 """One region of one case: what it is of, and its metrics; NaN is undefined, None not available."""
+Show: TypeAlias = Callable[[LabelledCase, NDArray[np.uint8], list[RegionScores]], None]
+"""What gets each case with the class indices [N, H, W] predicted for it, and their scores."""
 
 PUBLISHED_METRICS = ("dice", "published_voe", "rvd")
 PUBLISHED_THRESHOLD = 0.4
@@ -36,6 +38,12 @@ class Scores(NamedTuple):
     slice_protocol: list[RegionScores]
     files: dict[str, list[Path]]
     notes: dict[str, list[str]]
+
+    def add(self, case: LabelledCase) -> None:
+        """What is kept of a case besides its scores."""
+        self.files[case.name] = case.files
+        if case.notes:
+            self.notes[case.name] = case.notes
 
     def joined(self) -> list[RegionScores]:
         """The entries of both as one, the slice protocol's metrics as `slice_...`; undefined is None, for JSON."""
@@ -56,15 +64,14 @@ def score_cases(
     calibration: bool = True,
     volumes: bool = True,
     slice_protocol: bool = False,
+    show: Show | None = None,
 ) -> Scores:
-    """Score cases by one protocol or both; threshold, distances and calibration belong to `volumes` (`score_case`)."""
+    """Score cases by one protocol or both; threshold to calibration, and show, belong to `volumes` (`score_case`)."""
     scores = Scores([], [], {}, {})
     for case in cases:
-        scores.files[case.name] = case.files
-        if case.notes:
-            scores.notes[case.name] = case.notes
+        scores.add(case)
         if volumes:
-            scores.volumes.extend(score_case(segmenter, case, batch_size, threshold, distances, calibration))
+            scores.volumes.extend(score_case(segmenter, case, batch_size, threshold, distances, calibration, show))
         if slice_protocol:
             scores.slice_protocol.extend(score_case_as_published(segmenter, case, batch_size))
     return scores
@@ -77,12 +84,13 @@ def score_case(
     threshold: float | None = None,
     distances: bool = True,
     calibration: bool = True,
+    show: Show | None = None,
 ) -> list[RegionScores]:
     """All slices of a case: time, voxel counts, metrics, and the share of the reference that the crop lost.
 
     `argmax_dice` is the Dice of the most probable class, without offsets and threshold; `ece` the expected calibration
     error of the region's probability. distances: False scores overlap only, as where the spacing is unknown; it is
-    many times faster. calibration: False leaves `ece` out.
+    many times faster. calibration: False leaves `ece` out. `voxel_mm3` turns counts of voxels into volumes.
     """
     reference = segmenter.label_map.encode(case.label)
     truths = {region: np.isin(reference, classes) for region, classes in segmenter.label_map.regions.items()}
@@ -106,8 +114,11 @@ def score_case(
                 "argmax_dice": argmax_dice,
                 "ece": predicted.ece.get(region),
                 "crop_lost": lost / voxels if voxels else math.nan,
+                "voxel_mm3": math.prod(case.spacing) if case.spacing else None,
             }
         )
+    if show is not None:
+        show(case, predicted.labels, entries)
     return entries
 
 

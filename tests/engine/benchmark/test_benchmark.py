@@ -93,7 +93,7 @@ def test_the_tables_and_the_page_answer_what_a_reader_asks(bench: Path) -> None:
     assert "With 3 cases no p in this table can be below 0.500." in text
     notice = "1 of them lacks slices, so it is not a whole volume."
     assert notice in text and notice in page
-    assert "src='data:image/png;base64," in page and "http" not in page and "Holm" in page
+    assert 'src="data:image/png;base64,' in page and "://" not in page and "Holm" in page
 
 
 def test_a_finished_benchmark_is_not_run_again_and_grows(bench: Path, data: Path, run: Command) -> None:

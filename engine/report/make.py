@@ -1,0 +1,81 @@
+"""What scripts/report.py does: score checkpoints on raw cases, or read results, and write the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from datasets.raw.options import ListOptions, ReadingOptions
+from engine.device import choose_device
+from engine.evaluation.evaluate import cases_to_score
+from engine.report.case_tables import regions_of
+from engine.report.options import ReportOptions
+from engine.report.page import Around, Viewer, write_page
+from engine.report.scoring import WorstCases, history_of, load_networks, score_networks
+from engine.reporting import EvaluatedNetwork, format_table, results_table
+from utils.errors import UserError
+from utils.files import read_json
+
+WANTED = ("protocol", "regions", "model", "task", "seen_in_training", "config", "parameters", "gmacs")
+COLUMNS = ("case", "region", "reference_voxels", "predicted_voxels", "dice", "rvd", "hd95_mm")
+
+
+def make_report(options: ReportOptions, of_list: ListOptions, reading: ReadingOptions) -> None:
+    """Write the page, and print where it is."""
+    viewer = Viewer()
+    if options.results:
+        networks = [read_results(*pair) for pair in zip(options.results, options.network_names, strict=True)]
+    else:
+        loaded = load_networks(options.ckpt, options.network_names, choose_device(options.device))
+        worst = WorstCases(options.viewer_cases)
+        cases = cases_to_score(loaded[0].segmenter, options.of_cases, of_list, reading)
+        networks = score_networks(loaded, cases, worst, options.batch_size)
+        viewer = worst.viewer(loaded[0].segmenter, [network.name for network in networks])
+    for region in regions_of(networks):
+        print(f"\n{format_table(results_table(networks, region))}")
+    publish(options.outpath, networks, viewer, options.title)
+
+
+def publish(path: Path, networks: Sequence[EvaluatedNetwork], viewer: Viewer, title: str | None = None) -> None:
+    """Write the page with a title and a notice of its own, and print where it is and the names that it hides."""
+    tasks = " and ".join(dict.fromkeys(f"{network.result['task']}" for network in networks))
+    cases = len({entry["case"] for network in networks for entry in network.cases})
+    names = ", ".join(network.name for network in networks)
+    notice = f"{cases} cases, task {tasks}. For research; not a medical device."
+    shown = write_page(path, networks, viewer, Around(title or f"{names}: scores and failures", notice))
+    print_hidden(shown)
+    print(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def print_hidden(shown: Mapping[str, str]) -> None:
+    """Say what the page calls the cases whose names it hides: only here, for the page is passed on."""
+    hidden = {name: case for name, case in shown.items() if name != case}
+    if hidden:
+        print("The page hides names that may be of patients: " + ", ".join(f"{b} is {a}" for a, b in hidden.items()))
+
+
+def read_results(path: Path, name: str) -> EvaluatedNetwork:
+    """What scripts/evaluate.py wrote, of whole volumes or archived slices; UserError for anything else."""
+    result = read_json(path)
+    if not isinstance(result, dict) or any(key not in result for key in WANTED):
+        raise UserError(f"{path}: is not a result of scripts/evaluate.py; give one of those")
+    if result["protocol"] == "slice protocol":
+        raise UserError(f"{path}: is of the slice protocol, which has no whole cases; evaluate without it")
+    return EvaluatedNetwork(name, result, history_of(Path(result["checkpoint"])), read_cases(path.with_suffix(".csv")))
+
+
+def read_cases(path: Path) -> list[dict[str, Any]]:
+    """The lines of the table next to a result; what is undefined or not available is NaN."""
+    try:
+        table = pd.read_csv(path, dtype={"case": str, "region": str})
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; it lies next to the .json that evaluate.py writes: keep both") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a table ({error}); evaluate again") from None
+    if missing := [column for column in COLUMNS if column not in table]:
+        raise UserError(f"{path}: lacks the column {', '.join(missing)}; evaluate again")
+    lines: list[dict[str, Any]] = table.to_dict("records")
+    return lines
