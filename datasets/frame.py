@@ -79,6 +79,10 @@ class Frame:
             kept = kept.index_select(axis, inside.nonzero()[:, 0])
         return int(mask.sum()) - int(kept.sum())
 
+    def crop_of(self, shape: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(start, stop) of rows and columns of a resized slice that had the `shape`; what lies outside is padding."""
+        return self._crop_window(self._resized_shape(shape))
+
     def to_dict(self) -> dict[str, Any]:
         return {"size": self.size, "crop": self.crop}
 

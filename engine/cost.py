@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from engine.runtime.network import ExportedNetwork
 from engine.segmenter import Segmenter
 from networks.contract import SegmentationNetwork
 
@@ -37,7 +38,12 @@ class Cost(NamedTuple):
 
 
 def network_cost(segmenter: Segmenter) -> dict[str, Any]:
-    """parameters; gmacs of one slice in the segmenter's frame; gmacs_at: that slice's side in pixels."""
+    """parameters; gmacs of one slice in the segmenter's frame; gmacs_at: that slice's side in pixels.
+
+    An exported network states its own, for its operations cannot be counted.
+    """
+    if isinstance(segmenter.network, ExportedNetwork):
+        return segmenter.network.cost
     side = segmenter.frame.image(torch.zeros(1, SOURCE_SIZE, SOURCE_SIZE)).shape[-1]
     parameters, macs = parameters_and_macs(segmenter.network, side)
     return {"parameters": parameters, "gmacs": round(macs / 1e9, 3), "gmacs_at": side}

@@ -223,10 +223,11 @@ class RunOptions:
 class PredictionOptions:
     """prediction: how a checkpoint is used"""
 
-    ckpt: Path = option(MISSING, "a checkpoint of train.py or train_kd.py")
+    ckpt: Path = option(MISSING, "a checkpoint of train.py or train_kd.py, or a file of scripts/export.py")
     decision: Literal["chosen", "argmax"] = option(
         "chosen", "chosen: as the validation cases chose; argmax: the most probable class"
     )
     threshold: Share | None = option(None, "foreground where its probability is higher, in place of --decision")
     batch_size: PositiveInt = option(8, "slices at once")
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps")
+    runtime: Literal["onnxruntime", "openvino"] = option("onnxruntime", "what runs a .onnx file")

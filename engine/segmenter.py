@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,8 @@ from datasets.raw import MR_LAYOUTS
 from datasets.window import window_image
 from engine.device import choose_device
 from engine.options import PredictionOptions
+from engine.runtime.files import ONNX, SAFETENSORS, TORCH, read_onnx, read_safetensors
+from engine.runtime.network import open_network
 from networks import build
 from networks.contract import SegmentationNetwork
 from utils.ahead import ahead
@@ -221,13 +223,34 @@ def highest_margin(margins: Tensor) -> Tensor:
 
 
 def load_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, dict[str, Any]]:
-    """The segmenter in a checkpoint, in eval mode on `device`, and the checkpoint's content."""
-    content = load_checkpoint(path)
+    """The segmenter in a checkpoint or safetensors file, in eval mode on `device`, and the file's content."""
+    content = read_safetensors(path) if path.suffix == SAFETENSORS else load_checkpoint(path)
     if missing := [key for key in DESCRIPTION if key not in content]:
         raise UserError(
             f"{path}: is not a checkpoint of this project: it holds weights, but no {', '.join(missing)} (its keys are "
             f"{shorten(content)}); {ADVICE}, or these weights to --init of train.py"
         )
+    segmenter = describe_segmenter(path, content, lambda classes: build(content["model"], classes))
+    load_weights(segmenter.network, content["weights"], f"{path}: its weights do not fit {content['model']}")
+    segmenter.network.to(device).to(memory_format=torch.channels_last).eval()
+    return segmenter, content
+
+
+def load_exported(path: Path, runtime: str) -> tuple[Segmenter, dict[str, Any]]:
+    """The segmenter in an ONNX file, which runs on the CPU, and what the file says; a folded decision is its own."""
+    model, content = read_onnx(path)
+    content = {**content, "offsets": content["folded_offsets"]}
+    segmenter = describe_segmenter(path, content, lambda classes: open_network(path, model, content, classes, runtime))
+    return segmenter, content
+
+
+def describe_segmenter(
+    path: Path, content: Mapping[str, Any], make_network: Callable[[int], SegmentationNetwork]
+) -> Segmenter:
+    """What a file's content says, around the network that is made for its number of classes.
+
+    UserError if it says nothing of the kind.
+    """
     try:
         label_map = LabelMap.from_dict(content["task"])
         frame = Frame.from_dict(content["frame"])
@@ -240,18 +263,17 @@ def load_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, dict[st
         channel = content.get("channel", 0 if content["dataset"] in ("msd", "heart") else None)
         # And those of before this was recorded are of CT where they have a window and the data set is not known as MR.
         hounsfield = bool(content.get("hounsfield", window is not None and content["dataset"] not in MR_LAYOUTS))
-        network = build(content["model"], label_map.num_classes)
+        network = make_network(label_map.num_classes)
     except UserError as error:
-        raise UserError(f"{path}: is not a checkpoint of this project: {error}") from None
+        message = str(error).removeprefix(f"{path}: ")
+        fault = "" if message != str(error) else "is not a checkpoint of this project: "
+        raise UserError(f"{path}: {fault}{message}") from None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         reason = shorten([f"{type(error).__name__}: {error}"])
         raise UserError(f"{path}: is not a checkpoint of this project ({reason}); {ADVICE}") from None
-    load_weights(network, content["weights"], f"{path}: its weights do not fit {content['model']}")
-    network.to(device).to(memory_format=torch.channels_last).eval()
-    segmenter = Segmenter(
+    return Segmenter(
         network, content["model"], content["dataset"], label_map, frame, window, offsets, channel, hounsfield
     )
-    return segmenter, content
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], fault: str) -> None:
@@ -268,6 +290,14 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], fault: str) 
 
 
 def open_segmenter(options: PredictionOptions) -> tuple[Segmenter, dict[str, Any]]:
-    """`load_segmenter` of the checkpoint, on the device and with the decision that the options name."""
-    segmenter, content = load_segmenter(options.ckpt, choose_device(options.device))
+    """The segmenter in any file that holds one, on the device and with the decision that the options name."""
+    path = options.ckpt
+    if path.suffix == TORCH:
+        raise UserError(f"{path}: is for torch.export.load; give the {ONNX} or {SAFETENSORS} file that lies beside it")
+    if path.suffix == ONNX:
+        if options.device not in ("auto", "cpu"):
+            raise UserError(f"--device {options.device}: {path} runs on the CPU; leave it out, or give a checkpoint")
+        segmenter, content = load_exported(path, options.runtime)
+    else:
+        segmenter, content = load_segmenter(path, choose_device(options.device))
     return (replace(segmenter, offsets=()) if options.decision == "argmax" else segmenter), content

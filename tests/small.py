@@ -120,3 +120,8 @@ def save_untrained(path: Path, label_map: LabelMap, frame: Frame, **description:
     content = {**segmenter.description(), "weights": network.state_dict(), "config": {}, "cases": {}}
     save_checkpoint(path, content)
     return segmenter
+
+
+def tiny(classes: int, pretrained: bool | Path = False) -> SmallNetwork:
+    """A `SmallNetwork` as a registry's factory makes it."""
+    return SmallNetwork(classes)

@@ -1,0 +1,129 @@
+"""An export from the checkpoint to the files that stay: each is made and checked before any is put in its place."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from datasets.slices.slice_folder import open_slices
+from engine.export.content import describe_export
+from engine.export.fold import fold_decision
+from engine.export.int8 import quantise
+from engine.export.model_card import model_card
+from engine.export.onnx_file import quiet, save_onnx, to_onnx, trace
+from engine.export.options import ExportOptions, Int8Options
+from engine.export.verify import verify
+from engine.runtime.metadata import KEY, encode
+from engine.segmenter import Segmenter, load_exported, load_segmenter
+from networks.contract import SegmentationNetwork
+from utils.errors import UserError
+from utils.files import UNFINISHED, atomic_write, make_folder, write_text
+from utils.progress import print_line, progress
+
+MODEL, INT8, PROGRAM, WEIGHTS, CARD = "model.onnx", "model_int8.onnx", "model.pt2", "model.safetensors", "model_card.md"
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """network: the segmenter's with its decision folded in; content: what files say; folder: where they are made."""
+
+    segmenter: Segmenter
+    network: SegmentationNetwork
+    content: dict[str, Any]
+    side: int
+    folder: Path
+
+    def programs(self, formats: tuple[str, ...]) -> None:
+        """model.onnx and model.pt2, of one trace."""
+        program = trace(self.network)
+        content = {**self.content, "offsets": [], "folded_offsets": [*map(float, self.segmenter.offsets)]}
+        if "torch" in formats:
+            path = self.folder / PROGRAM
+            with quiet():
+                torch.export.save(program, path, extra_files={KEY: encode(content)})
+            # Guards of the trace would refuse sizes that a stride does not divide, though the program computes them.
+            run = torch.export.load(path).module(check_guards=False)
+            checked = verify(path, self.network, run, self.side)
+            print_line(f"{PROGRAM}: {describe_check(checked)}")
+        if "onnx" in formats:
+            path, model = self.folder / MODEL, to_onnx(program)
+            save_onnx(model, content, path)
+            # What the file's reader gives has the decision taken off again.
+            checked = verify(path, self.segmenter.network, load_exported(path, "onnxruntime")[0].network, self.side)
+            save_onnx(model, {**content, "checked": checked}, path)
+            print_line(f"{MODEL}: {describe_check(checked)}")
+
+    def weights(self, options: ExportOptions) -> None:
+        """model.safetensors, as trained and with the decision beside the weights, and model_card.md."""
+        path = self.folder / WEIGHTS
+        state = {name: value.contiguous().clone() for name, value in self.segmenter.network.state_dict().items()}
+        save_file(state, path, {KEY: encode(self.content)})
+        checked = verify(path, self.segmenter.network, load_segmenter(path, torch.device("cpu"))[0].network, self.side)
+        card = model_card(self.segmenter, self.content, options.results, options.licence)
+        write_text(self.folder / CARD, card)
+        print_line(f"{WEIGHTS}: {describe_check(checked)}")
+
+    def int8(self, options: Int8Options) -> None:
+        """model_int8.onnx, where it is worth it."""
+        label = self.segmenter.label_map.name
+        slices = open_slices(options.train_data_path, self.segmenter.dataset, label, "train")
+        content = load_exported(self.folder / MODEL, "onnxruntime")[1]
+        content = {**content, "offsets": []}
+        output = self.folder / INT8
+        result = quantise(self.folder / MODEL, content, slices, output, options.calibration, options.vnni)
+        print_line(f"{INT8}: {result}")
+        if not result.worth_keeping:
+            output.unlink()
+            print_line(f"{INT8}: not kept, for it must be faster and cost less than 0.5 points")
+
+
+def export(options: ExportOptions, int8: Int8Options) -> list[Path]:
+    """Write the files that the options name and return them; UserError, and nothing written, if one is not right."""
+    if int8.int8 and "onnx" not in options.formats:
+        raise UserError("--int8 quantises the ONNX file; add onnx to --formats")
+    segmenter, checkpoint = load_segmenter(options.ckpt, torch.device("cpu"))
+    if options.decision == "argmax":
+        segmenter = replace(segmenter, offsets=())
+    content = describe_export(segmenter, checkpoint, options.ckpt)
+    network = fold_decision(segmenter.network, segmenter.offsets)
+    make_folder(options.outpath)
+    with TemporaryDirectory(prefix=UNFINISHED, dir=options.outpath) as name:
+        made = Exporter(segmenter, network, content, content["cost"]["gmacs_at"], Path(name))
+        steps: list[Callable[[], None]] = []
+        if "safetensors" in options.formats:
+            steps.append(lambda: made.weights(options))
+        if {"onnx", "torch"} & {*options.formats}:
+            steps.append(lambda: made.programs(options.formats))
+        if int8.int8:
+            steps.append(lambda: made.int8(int8))
+        for step in progress(steps, "exporting", unit="file"):
+            step()
+        return [publish(Path(name) / each, options.outpath / each) for each in sorted(files_in(Path(name)))]
+
+
+def files_in(folder: Path) -> list[str]:
+    """The finished files."""
+    return [each for each in (MODEL, INT8, PROGRAM, WEIGHTS, CARD) if (folder / each).exists()]
+
+
+def publish(made: Path, path: Path) -> Path:
+    """Put a file in its place."""
+    with atomic_write(path) as temporary:
+        shutil.copyfile(made, temporary)
+    return path
+
+
+def describe_check(checked: dict[str, Any]) -> str:
+    """For the user, what `verify` found."""
+    sizes = " and ".join(f"{height} x {width}" for height, width in checked["sizes"])
+    return (
+        f"as PyTorch at {sizes}, in batches of 1 and 2: logits within {checked['largest_difference']:.0e} of the "
+        f"largest, {checked['equal_labels']:.2%} of the labels equal"
+    )
