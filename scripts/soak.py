@@ -20,6 +20,7 @@ import _root  # noqa: F401
 from _faults import FAULTS, Process, empty_folder, preload
 from check_resume import SUPERVISED, check, make_teacher, training_words
 
+from engine.provenance import RUN_FILE
 from utils.errors import UserError, run
 from utils.files import UNFINISHED
 from utils.numbers import NonNegativeInt, Positive
@@ -59,9 +60,10 @@ def cut(raw: Path, out: Path, faults: list[str], draws: random.Random, pace: flo
 
 
 def refuse_different_files(one: Path, other: Path) -> None:
-    """UserError if the folders do not hold the same files, byte for byte."""
+    """UserError if the folders do not hold the same files, byte for byte, but for what says which launches made them."""
     files = [
-        {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()} for folder in (one, other)
+        {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file() and path.name != RUN_FILE}
+        for folder in (one, other)
     ]
     if lost := sorted(files[0].keys() ^ files[1].keys()):
         raise UserError(f"{other}: {len(lost)} files are in it or in {one} alone ({lost[0]}, ...)")

@@ -25,6 +25,8 @@ def print_note(text: str) -> None:
 def close_bars() -> None:
     """Clear the bars of work that an error has ended, so that what is printed next has a line of its own."""
     for bar in list(tqdm._instances):
+        # A line above it shows a bar before its time, which `close` does not know of.
+        bar.clear()
         bar.close()
 
 

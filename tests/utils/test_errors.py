@@ -8,9 +8,9 @@ import os
 import sys
 
 import pytest
-from tqdm import tqdm
 
 from utils.errors import UserError, run
+from utils.progress import print_line, progress
 
 
 def test_a_full_disk_is_one_line_wherever_it_is_met(capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,7 +54,8 @@ def test_what_a_terminal_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch,
 
 def test_an_error_amid_work_has_a_line_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
     def main() -> None:
-        for _ in tqdm(range(3), desc="working", leave=False):
+        for _ in progress(range(3), "working"):
+            print_line("step 1")
             raise UserError("the disk is full")
 
     with pytest.raises(SystemExit):
