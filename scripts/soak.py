@@ -60,7 +60,7 @@ def cut(raw: Path, out: Path, faults: list[str], draws: random.Random, pace: flo
 
 
 def refuse_different_files(one: Path, other: Path) -> None:
-    """UserError if the folders do not hold the same files, byte for byte, but for what says which launches made them."""
+    """UserError if the folders do not hold the same files, byte for byte, besides the list of launches."""
     files = [
         {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file() and path.name != RUN_FILE}
         for folder in (one, other)

@@ -40,10 +40,7 @@ def run(main: Callable[[], None]) -> None:
 
 def fail(message: str) -> NoReturn:
     """One line on stderr, and exit status 2."""
-    from utils.progress import close_bars  # not for those that import this for `UserError`
-
     with suppress(OSError):  # The disk that is full may be the one that output goes to.
-        close_bars()
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(2) from None
 

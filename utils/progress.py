@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -22,14 +22,24 @@ def print_note(text: str) -> None:
     tqdm.write(f"note: {text}", file=sys.stderr)
 
 
-def close_bars() -> None:
-    """Clear the bars of work that an error has ended, so that what is printed next has a line of its own."""
-    for bar in list(tqdm._instances):
-        # A line above it shows a bar before its time, which `close` does not know of.
-        bar.clear()
-        bar.close()
+class Bar(tqdm):  # type: ignore[misc]
+    """Cleared at its end also where a printed line has shown it before its time, as tqdm does not.
+
+    The error that ends its work would stand on its line otherwise.
+    """
+
+    shown = False
+
+    def display(self, *args: Any, **options: Any) -> Any:
+        self.shown = True
+        return super().display(*args, **options)
+
+    def close(self) -> None:
+        if self.shown and not self.disable:
+            self.clear()
+        super().close()
 
 
 def progress(items: Iterable[T], text: str, *, total: int | None = None, initial: int = 0, unit: str = "it") -> tqdm[T]:
     """`items` with a bar that appears after a second and is cleared at the end; initial: how many were done before."""
-    return tqdm(items, desc=text, total=total, initial=initial, unit=unit, delay=1.0, leave=False, dynamic_ncols=True)
+    return Bar(items, desc=text, total=total, initial=initial, unit=unit, delay=1.0, leave=False, dynamic_ncols=True)
