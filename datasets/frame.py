@@ -88,7 +88,11 @@ class Frame:
 
     @staticmethod
     def from_dict(content: dict[str, Any]) -> Frame:
-        return Frame(content["size"], content["crop"])
+        """What `to_dict` gave; TypeError or KeyError for anything else."""
+        size, crop = content["size"], content["crop"]
+        if not isinstance(size, int) or not isinstance(crop, int | None):
+            raise TypeError("the frame's size and crop are not whole numbers")
+        return Frame(size, crop)
 
     def _resized_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
         return (self.size, self.size) if self.size else (int(shape[0]), int(shape[1]))

@@ -259,6 +259,8 @@ def describe_segmenter(
         offsets = tuple(map(float, content.get("offsets", ())))
         if not all(abs(offset) <= LARGEST_OFFSET for offset in offsets):
             raise ValueError("its decision has offsets that no grid has")
+        if offsets and len(offsets) != len(label_map.classes):
+            raise ValueError("its decision is of other classes")
         # Those of before the channel was recorded were trained on the first.
         channel = content.get("channel", 0 if content["dataset"] in ("msd", "heart") else None)
         # And those of before this was recorded are of CT where they have a window and the data set is not known as MR.

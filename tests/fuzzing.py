@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from datasets.frame import Frame
 from datasets.labels import organ_and_tumor
@@ -22,9 +23,12 @@ from datasets.raw.volume import read_volume, write_labels
 from datasets.slices.slice_folder import SliceFolder
 from datasets.splits import load_split, saved_split
 from datasets.window import volume_window
-from engine.segmenter import Segmenter, load_segmenter
+from engine.options import PredictionOptions
+from engine.runtime.metadata import KEY
+from engine.segmenter import Segmenter, load_segmenter, open_segmenter
 from networks import build
 from tests.data import ct_and_label, cut_slices, kits_case, save
+from tests.onnx_files import CONTENT, small_onnx
 from utils.checkpoint import save_checkpoint
 
 Generator = np.random.Generator
@@ -223,8 +227,33 @@ def make_checkpoint(folder: Path) -> Path:
     return folder / "best.ckpt"
 
 
+def make_onnx(folder: Path) -> Path:
+    return small_onnx(folder / "model.onnx")
+
+
+def make_safetensors(folder: Path) -> Path:
+    save_file(build("enet", 2).state_dict(), folder / "model.safetensors", {KEY: json.dumps(CONTENT)})
+    return folder / "model.safetensors"
+
+
+def mutate_metadata(content: bytes, rng: Generator) -> bytes:
+    """Damage the JSON text in an exported file, at its length, which the formats state elsewhere."""
+    start, stop = content.index(b"format") - 3, content.index(b"gmacs_at")
+    data = bytearray(content)
+    for _ in range(rng.integers(1, 6)):
+        data[int(rng.integers(start, stop))] = int(rng.choice(list(b'{}[],:"0129ntf.- ')))
+    return bytes(data)
+
+
+def read_export(path: Path) -> None:
+    use(open_segmenter(PredictionOptions(path, device="cpu"))[0])
+
+
 def read_checkpoint(path: Path) -> None:
-    segmenter, _ = load_segmenter(path, torch.device("cpu"))
+    use(load_segmenter(path, torch.device("cpu"))[0])
+
+
+def use(segmenter: Segmenter) -> None:
     segmenter.describe_decision()
     segmenter.source_labels()[segmenter.segment(np.zeros((1, 20, 24), np.int16), segmenter.window or WINDOW)]
 
@@ -244,5 +273,7 @@ READERS = {
     "splits.json": Reader(lambda folder: slices(folder) / "splits.json", read_split, (mutate_bytes, mutate_json)),
     "dataset.json": Reader(make_description, read_description, (mutate_bytes, mutate_json)),
     "cases.csv": Reader(make_list, read_list, (mutate_bytes,)),
+    "onnx": Reader(make_onnx, read_export, (mutate_bytes, mutate_metadata)),
+    "safetensors": Reader(make_safetensors, read_export, (mutate_bytes, mutate_header, mutate_metadata)),
     "checkpoint": Reader(make_checkpoint, read_checkpoint, (mutate_bytes, mutate_member, mutate_checkpoint)),
 }

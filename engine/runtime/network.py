@@ -45,14 +45,14 @@ class ExportedNetwork(SegmentationNetwork):
             logits = torch.from_numpy(self.run(image.numpy()))
         except (RuntimeError, ValueError, TypeError) as error:
             raise UserError(f"{self.path}: cannot be run ({shorten([error])}); {ADVICE}") from None
+        if logits.shape != (len(image), self.classes, *image.shape[2:]):
+            raise UserError(f"{self.path}: gives no logits of {self.classes} classes for an image; {ADVICE}")
         return logits if self.shift is None else logits.sub_(self.shift)
 
     def refuse_others(self) -> None:
         """UserError if the file does not turn an image into finite logits of its classes."""
-        shape = (1, self.classes, TRIAL, TRIAL)
-        logits = self(torch.zeros(1, 1, TRIAL, TRIAL))
-        if logits.shape != shape or not logits.isfinite().all():
-            raise UserError(f"{self.path}: gives no logits of {self.classes} classes for an image; {ADVICE}")
+        if not self(torch.zeros(1, 1, TRIAL, TRIAL)).isfinite().all():
+            raise UserError(f"{self.path}: gives logits that are not finite; {ADVICE}")
 
 
 class OnnxNetwork(ExportedNetwork):

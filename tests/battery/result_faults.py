@@ -7,14 +7,19 @@ from tests.battery.spoil import (
     Fault,
     cut_again,
     empty_folder,
+    exported,
     image,
     on_a_slice,
+    other_results,
     other_shape,
+    truncate,
     without_segmentation,
     write,
 )
 
 BENCHMARK, EVALUATE = "scripts/benchmark.py", "scripts/evaluate.py --ckpt {ckpt} --outpath {out}/s.json"
+EXPORTED = "--ckpt {root}/model.onnx --device auto"
+VESSELS = {"name": "vessel", "classes": ["vessel"], "labels": [[3]], "regions": {"vessel": [1]}}
 NO_TESTS = '{"train": [], "val": [], "test": []}'
 
 RESULTS = [
@@ -39,6 +44,23 @@ RESULTS = [
     Fault("output is a file", "predict", "--outpath {ckpt}", says=("best.ckpt", "folder", "give another")),
     Fault("no output", "scripts/predict.py --ckpt {ckpt} --inpath {raw}", says=("required", "--outpath"), real=True),
     Fault("a flat image", "predict", "--inpath {root}/" + IMAGE, image(lambda a: a[0]), (IMAGE, "shape")),
+    Fault("half an ONNX file", "predict", EXPORTED, exported(0.5), ("model.onnx", "not an ONNX file", "export.py")),
+    Fault(
+        "a bare ONNX file", "rescore", EXPORTED, exported(format=9), ("model.onnx", "unknown export format", "update")
+    ),
+    Fault("cases of numbers", "evaluate", EXPORTED, exported(cases=3), ("model.onnx", "damaged", "export.py")),
+    Fault("another task", "evaluate", EXPORTED, exported(task=VESSELS), ("raw", "no task vessel", "--labels")),
+    Fault("text as ONNX", "predict", EXPORTED, write("model.onnx", "text"), ("model.onnx", "give"), real=True),
+    Fault("an export on a GPU", "predict", f"{EXPORTED} --device meta", exported(), ("--device meta", "CPU", "leave")),
+    Fault(
+        "an export of nothing", "export", "--ckpt {root}/no.ckpt", says=("no.ckpt", "no such checkpoint", "train.py")
+    ),
+    Fault("an export of half", "export", "", truncate("teacher/best.ckpt"), ("best.ckpt", "not a checkpoint")),
+    Fault("an unknown format", "export", "--formats tflite", says=("--formats", "tflite", "onnx")),
+    Fault("int8 of nothing", "export", "--int8 --formats torch", says=("--int8", "add onnx")),
+    Fault("no slices for int8", "export", "--int8 --train_data_path {root}/no", says=("no", "no slices", "SliceMaker")),
+    Fault("no results", "export", "--results {root}/no.json", says=("no.json", "no such file")),
+    Fault("others' results", "export", "--results {root}/results.json", other_results, ("enet", "malunet", "give")),
     Fault("no teacher", BENCHMARK, "--outpath {out}", says=("--tckpt", "--train_teacher"), real=True),
     Fault("two teachers", "compare", "--train_teacher unet", says=("--train_teacher", "not allowed with", "--tckpt")),
     Fault("unknown student", "compare", "--smodel tiny", says=("tiny", "choose one of")),

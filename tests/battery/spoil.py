@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from tests.data import ct_and_label, save
+from tests.onnx_files import CONTENT, small_onnx
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ COMMANDS = {
     "evaluate": "scripts/evaluate.py --ckpt {ckpt} --inpath {raw} --outpath {out}/scores.json --device cpu",
     "rescore": "scripts/evaluate.py --ckpt {ckpt} --test_data_path {slices} --outpath {out}/scores.json --device cpu",
     "predict": "scripts/predict.py --ckpt {ckpt} --inpath {raw} --outpath {out} --device cpu",
+    "export": "scripts/export.py --ckpt {ckpt} --outpath {out}",
     "compare": "scripts/benchmark.py --tckpt {ckpt} --smodel malunet --methods kd --seeds 0 --longer 0 --no_distances "
     f"--train_data_path {{slices}} --outpath {{out}} --device cpu {SHORT}",
 }
@@ -158,6 +160,23 @@ def slice_of(**arrays: Any) -> Callable[[Place], object]:
 def checkpoint(content: Mapping[str, Any]) -> Callable[[Place], object]:
     """A checkpoint of other content."""
     return lambda place: torch.save(dict(content), place.ckpt)
+
+
+def other_results(place: Place) -> None:
+    """A summary and a table of another network."""
+    content = {"model": "enet", "task": "tumor", "protocol": "whole volumes", "cases": 1, "seen_in_training": []}
+    write("results.json", json.dumps(content))(place)
+    write("results.csv", "case,region,dice\n0,tumor,0.5\n")(place)
+
+
+def exported(share: float = 1.0, **change: Any) -> Callable[[Place], object]:
+    """An ONNX file, model.onnx, of which a share is there and whose metadata are changed."""
+
+    def spoil(place: Place) -> None:
+        small_onnx(place.root / "model.onnx", {**CONTENT, **change})
+        truncate("model.onnx", share)(place)
+
+    return spoil
 
 
 def on_a_slice(act: Callable[[Path], object]) -> Callable[[Place], object]:

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
+from engine.export.fold import fold_decision
 from networks import build
 from networks.contract import Channels, SegmentationNetwork
 
@@ -92,6 +93,13 @@ class NetworkContract(StageContract):
             assert not torch.equal(other(image), expected)
             other.load_state_dict(network.state_dict())
             assert torch.equal(other(image), expected)
+
+    def test_a_decision_folds_into_its_last_bias(self) -> None:
+        network, image = self.network().eval(), torch.randn(2, 1, 64, 96)
+        with torch.no_grad():
+            difference = fold_decision(network, (0.5, -2.0))(image) - network(image)
+        expected = torch.tensor([0.0, 0.5, -2.0])[:, None, None].expand_as(difference)
+        torch.testing.assert_close(difference, expected, rtol=0, atol=1e-3)
 
     def test_onnx_gives_the_same_logits(self, tmp_path: Path) -> None:
         if self.exported_as is not None:

@@ -57,7 +57,7 @@ def test_the_files_are_there_and_were_checked(place: Place) -> None:
 def test_evaluate_finds_in_an_export_what_it_finds_in_the_checkpoint(
     place: Place, tmp_path: Path, name: str, words: tuple[str, ...]
 ) -> None:
-    """With the decision folded in, too: calibration, thresholds, slice protocol are of the network's own logits."""
+    """With the decision folded in, too: calibration, thresholds and the slice protocol see the network's own logits."""
     expected, of_checkpoint = scores(place, place.checkpoint, tmp_path, *words)
     found, of_export = scores(place, place.exported / name, tmp_path, *words)
     pd.testing.assert_frame_equal(found, expected, rtol=1e-3)
