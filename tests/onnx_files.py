@@ -27,6 +27,7 @@ CONTENT = {
     "config": {},
     "cases": {"train": ["0"], "val": ["1"]},
     "folded_offsets": [0.5],
+    "input": {"size": None},
     "cost": {"parameters": 10, "gmacs": 0.1, "gmacs_at": 32},
 }
 

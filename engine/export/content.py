@@ -20,10 +20,13 @@ KEPT = ("config", "cases", "metrics")
 """Of a checkpoint, what an evaluation and a model card need besides the description of the network."""
 
 
-def describe_export(segmenter: Segmenter, checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def describe_export(
+    segmenter: Segmenter, checkpoint: Mapping[str, Any], path: Path, side: int | None
+) -> dict[str, Any]:
     """The description of a checkpoint's network, its costs, its input and output, and where it comes from.
 
-    path: the checkpoint's, beside which its run keeps the loss equation. Of every path only the last component stays.
+    path: the checkpoint's, beside which its run keeps the loss equation; side: the only size that its ONNX file takes.
+    Of every path only the last component stays.
     """
     labels = segmenter.label_map
     content = {
@@ -35,12 +38,13 @@ def describe_export(segmenter: Segmenter, checkpoint: Mapping[str, Any], path: P
         "codes": {str(label): code_of(code) for label, code in segments_of(segmenter.dataset, labels).items()},
         "input": {
             "name": INPUT,
-            "shape": ["batch", 1, "height", "width"],
+            "shape": ["batch", 1, side or "height", side or "width"],
+            "size": side,
             "crop": crop_of_resized(segmenter.frame),
             "values": "float32 from -1 to 1: the window's ends",
-            "sizes": "any batch, and any height and width from 32 pixels",
+            "sizes": f"any batch, and {f'{side} x {side} pixels' if side else 'any height and width from 32 pixels'}",
         },
-        "output": {"name": OUTPUT, "shape": ["batch", labels.num_classes, "height", "width"]},
+        "output": {"name": OUTPUT, "shape": ["batch", labels.num_classes, side or "height", side or "width"]},
         "trained_by": {key: checkpoint.get(key) for key in ("command", "commit", "packages")},
         "exported_by": provenance(torch.device("cpu")),
     }

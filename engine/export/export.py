@@ -17,9 +17,9 @@ from engine.export.content import describe_export
 from engine.export.fold import fold_decision
 from engine.export.int8 import quantise
 from engine.export.model_card import model_card
-from engine.export.onnx_file import quiet, save_onnx, to_onnx, trace
+from engine.export.onnx_file import quiet, save_onnx, takes_one_size, to_onnx, trace
 from engine.export.options import ExportOptions, Int8Options
-from engine.export.verify import verify
+from engine.export.verify import sizes_to_check, verify
 from engine.runtime.metadata import KEY, encode
 from engine.segmenter import Segmenter, load_exported, load_segmenter
 from networks.contract import SegmentationNetwork
@@ -37,12 +37,22 @@ class Exporter:
     segmenter: Segmenter
     network: SegmentationNetwork
     content: dict[str, Any]
-    side: int
     folder: Path
+
+    @property
+    def side(self) -> int | None:
+        """The only size that ONNX and torch.export files take, where it is not any."""
+        size: int | None = self.content["input"]["size"]
+        return size
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) that the files are checked at."""
+        return ((self.side, self.side),) if self.side else sizes_to_check(self.content["cost"]["gmacs_at"])
 
     def programs(self, formats: tuple[str, ...]) -> None:
         """model.onnx and model.pt2, of one trace."""
-        program = trace(self.network)
+        program = trace(self.network, self.side)
         content = {**self.content, "offsets": [], "folded_offsets": [*map(float, self.segmenter.offsets)]}
         if "torch" in formats:
             path = self.folder / PROGRAM
@@ -50,13 +60,13 @@ class Exporter:
                 torch.export.save(program, path, extra_files={KEY: encode(content)})
             # Guards of the trace would refuse sizes that a stride does not divide, though the program computes them.
             run = torch.export.load(path).module(check_guards=False)
-            checked = verify(path, self.network, run, self.side)
+            checked = verify(path, self.network, run, self.sizes)
             print_line(f"{PROGRAM}: {describe_check(checked)}")
         if "onnx" in formats:
-            path, model = self.folder / MODEL, to_onnx(program)
+            path, model = self.folder / MODEL, to_onnx(program, self.side)
             save_onnx(model, content, path)
             # What the file's reader gives has the decision taken off again.
-            checked = verify(path, self.segmenter.network, load_exported(path, "onnxruntime")[0].network, self.side)
+            checked = verify(path, self.segmenter.network, load_exported(path, "onnxruntime")[0].network, self.sizes)
             save_onnx(model, {**content, "checked": checked}, path)
             print_line(f"{MODEL}: {describe_check(checked)}")
 
@@ -65,7 +75,7 @@ class Exporter:
         path = self.folder / WEIGHTS
         state = {name: value.contiguous().clone() for name, value in self.segmenter.network.state_dict().items()}
         save_file(state, path, {KEY: encode(self.content)})
-        checked = verify(path, self.segmenter.network, load_segmenter(path, torch.device("cpu"))[0].network, self.side)
+        checked = verify(path, self.segmenter.network, load_segmenter(path, torch.device("cpu"))[0].network, self.sizes)
         card = model_card(self.segmenter, self.content, options.results, options.licence)
         write_text(self.folder / CARD, card)
         print_line(f"{WEIGHTS}: {describe_check(checked)}")
@@ -91,11 +101,17 @@ def export(options: ExportOptions, int8: Int8Options) -> list[Path]:
     segmenter, checkpoint = load_segmenter(options.ckpt, torch.device("cpu"))
     if options.decision == "argmax":
         segmenter = replace(segmenter, offsets=())
-    content = describe_export(segmenter, checkpoint, options.ckpt)
+    side = segmenter.frame.side if takes_one_size(segmenter.network) else None
+    if side == 0 and {"onnx", "torch"} & {*options.formats}:
+        raise UserError(
+            f"{options.ckpt}: {segmenter.model} is exported for one size, and its frame keeps each slice's own; give "
+            "--formats safetensors, or train it with a --size"
+        )
+    content = describe_export(segmenter, checkpoint, options.ckpt, side or None)
     network = fold_decision(segmenter.network, segmenter.offsets)
     make_folder(options.outpath)
     with TemporaryDirectory(prefix=UNFINISHED, dir=options.outpath) as name:
-        made = Exporter(segmenter, network, content, content["cost"]["gmacs_at"], Path(name))
+        made = Exporter(segmenter, network, content, Path(name))
         steps: list[Callable[[], None]] = []
         if "safetensors" in options.formats:
             steps.append(lambda: made.weights(options))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from engine.runtime.files import messages
@@ -23,21 +24,34 @@ SHAPE = (2, 1, 96, 64)  # of the image that is followed through the network; a 1
 AXES = {0: "batch", 2: "height", 3: "width"}
 
 
-def trace(network: SegmentationNetwork) -> ExportedProgram:
+def takes_one_size(network: nn.Module) -> bool:
+    """Whether a network's program is for one size alone: pooling to a grid divides the image when it is exported."""
+    pools = [each.output_size for each in network.modules() if isinstance(each, nn.AdaptiveAvgPool2d)]
+    return any(size not in (1, (1, 1)) for size in pools)
+
+
+def trace(network: SegmentationNetwork, side: int | None = None) -> ExportedProgram:
     """The program of a network in eval mode on the CPU, for any batch, height and width.
 
-    It does not tell where on this machine the code lay.
+    side: pixels a side of the only images that it then takes. It does not tell where on this machine the code lay.
     """
-    dynamic = dict.fromkeys(AXES, Dim.AUTO)
+    shape = SHAPE if side is None else (*SHAPE[:2], side, side)
     with quiet():
-        program = torch.export.export(network, (torch.zeros(SHAPE),), dynamic_shapes=(dynamic,), strict=False)
+        program = torch.export.export(
+            network, (torch.zeros(shape),), dynamic_shapes=(dict.fromkeys(axes(side), Dim.AUTO),), strict=False
+        )
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     return program
 
 
-def to_onnx(program: ExportedProgram) -> Any:
-    """The program as an ONNX model."""
+def axes(side: int | None) -> dict[int, str]:
+    """Dimensions of the image that are not fixed, and their names."""
+    return AXES if side is None else {0: AXES[0]}
+
+
+def to_onnx(program: ExportedProgram, side: int | None = None) -> Any:
+    """The program as an ONNX model; side: as `trace` was given it."""
     with quiet():
         exported = torch.onnx.export(
             program,
@@ -47,7 +61,7 @@ def to_onnx(program: ExportedProgram) -> Any:
             verbose=False,
             input_names=[INPUT],
             output_names=[OUTPUT],
-            dynamic_shapes=(AXES,),
+            dynamic_shapes=(axes(side),),
         )
     assert exported is not None
     model = exported.model_proto

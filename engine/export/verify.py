@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,15 @@ def sizes_to_check(side: int) -> tuple[tuple[int, int], tuple[int, int]]:
     return (side, side), (side * 3 // 4 + 1, side // 2 + 3)
 
 
-def verify(path: Path, network: SegmentationNetwork, run: Callable[[Tensor], Tensor], side: int) -> dict[str, Any]:
+def verify(
+    path: Path, network: SegmentationNetwork, run: Callable[[Tensor], Tensor], sizes: Sequence[tuple[int, int]]
+) -> dict[str, Any]:
     """What was checked, for the file's metadata; UserError if the results differ.
 
-    path: what the error calls the file; run: what it computes; side: pixels of what the network sees.
+    path: what the error calls the file; run: what it computes; sizes: (height, width) of images to try.
     """
     worst, least = 0.0, 1.0
-    for (height, width), batch in product(sizes_to_check(side), BATCHES):
+    for (height, width), batch in product(sizes, BATCHES):
         image = smooth_noise(batch, height, width)
         with torch.no_grad():
             expected, logits = network(image), run(image)
@@ -47,7 +49,7 @@ def verify(path: Path, network: SegmentationNetwork, run: Callable[[Tensor], Ten
                 f"logit, with {least:.4%} of the labels equal, and was not kept; export another network, or report this"
             )
     return {
-        "sizes": [list(size) for size in sizes_to_check(side)],
+        "sizes": [list(size) for size in sizes],
         "batches": list(BATCHES),
         "largest_difference": float(f"{worst:.2g}"),
         "equal_labels": least,

@@ -35,6 +35,7 @@ def decode(text: str | None, path: Path) -> dict[str, Any]:
             "config": isinstance(content["config"], dict),
             "cases": all(isinstance(name, str) for part in ("train", "val") for name in content["cases"][part]),
             "cost": all(isinstance(content["cost"][key], int | float) for key in ("parameters", "gmacs", "gmacs_at")),
+            "input": (size := content["input"]["size"]) is None or 16 <= size <= 4096,
             "folded_offsets": all(isinstance(offset, float) for offset in content["folded_offsets"]),
         }
         if wrong := [name for name, good in checks.items() if not good]:

@@ -49,9 +49,9 @@ class ExportedNetwork(SegmentationNetwork):
             raise UserError(f"{self.path}: gives no logits of {self.classes} classes for an image; {ADVICE}")
         return logits if self.shift is None else logits.sub_(self.shift)
 
-    def refuse_others(self) -> None:
-        """UserError if the file does not turn an image into finite logits of its classes."""
-        if not self(torch.zeros(1, 1, TRIAL, TRIAL)).isfinite().all():
+    def refuse_others(self, side: int) -> None:
+        """UserError if the file does not turn an image of `side` pixels into finite logits of its classes."""
+        if not self(torch.zeros(1, 1, side, side)).isfinite().all():
             raise UserError(f"{self.path}: gives logits that are not finite; {ADVICE}")
 
 
@@ -122,5 +122,5 @@ def open_network(
     """The network in an ONNX file that was read, ready to run; UserError if it does not."""
     kind = OnnxNetwork if runtime == RUNTIMES[0] else OpenVinoNetwork
     network = kind(path, model, classes, content["cost"], content["folded_offsets"])
-    network.refuse_others()
+    network.refuse_others(content["input"]["size"] or TRIAL)
     return network.eval()

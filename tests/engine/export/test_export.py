@@ -133,16 +133,16 @@ def load_slices(place: Place) -> Any:
 def test_a_file_that_differs_from_pytorch_is_not_kept(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network, other = SmallNetwork(2).eval(), SmallNetwork(2).eval()
-    verify(tmp_path / "same.onnx", network, network, 64)
+    verify(tmp_path / "same.onnx", network, network, [(64, 64)])
     with pytest.raises(UserError, match=r"other\.onnx: differs from PyTorch at 1 x 64 x 64"):
-        verify(tmp_path / "other.onnx", network, other, 64)
+        verify(tmp_path / "other.onnx", network, other, [(64, 64)])
 
 
 @pytest.mark.parametrize("name", ["resnet_18"])
 def test_a_network_of_the_registry_runs_at_any_size_and_batch(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = build(name, classes=3).eval()
-    content = {"config": {}, "cases": {"train": [], "val": []}, "folded_offsets": []}
+    content = {"config": {}, "cases": {"train": [], "val": []}, "folded_offsets": [], "input": {"size": None}}
     content["cost"] = {"parameters": 1, "gmacs": 1.0, "gmacs_at": 64}
     path = tmp_path / "model.onnx"
     save_onnx(to_onnx(trace(network)), content, path)

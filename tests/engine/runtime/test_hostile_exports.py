@@ -93,6 +93,8 @@ def test_a_network_of_other_classes(tmp_path: Path) -> None:
         ("folded_offsets", ["a"]),
         ("folded_offsets", None),
         ("folded_offsets", [0.5, 0.5]),
+        ("input", None),
+        ("input", {"size": 10**6}),
         ("task", "tumor"),
         ("task", {"name": "tumor", "classes": ["tumor"], "labels": [[999]], "regions": {}}),
         ("frame", {"size": 10**9, "crop": 0}),
