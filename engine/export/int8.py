@@ -8,9 +8,11 @@ bits, which 8-bit weights overflow: they have 7 bits (`reduce_range`) but with `
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import chdir
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -116,11 +118,12 @@ def quantise(
 
 def prepare(path: Path, prepared: Path) -> Path:
     """The model with its operations fused and its shapes inferred; as it is, where ONNX Runtime fails at that."""
-    for skip_onnx_shape in (False, True):
+    path, prepared = path.absolute(), prepared.absolute()
+    for settings in ({}, {"skip_symbolic_shape": True}, {"skip_symbolic_shape": True, "skip_onnx_shape": True}):
         try:
-            with quiet():
-                # Symbolic inference leaves the model in the working directory where it finds some shapes only.
-                quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True, skip_onnx_shape=skip_onnx_shape)
+            # Where it fails, it leaves what it had in the working folder.
+            with quiet(), TemporaryDirectory() as folder, chdir(folder):
+                quant_pre_process(str(path), str(prepared), **settings)
             return prepared
         except Exception:  # It ends in errors of many classes, as for malunet.
             prepared.unlink(missing_ok=True)

@@ -41,5 +41,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(NETWORKS, "tiny", "tests.small:tiny")
         words = ("--ckpt", checkpoint, "--outpath", root / "exported", "--int8", "--train_data_path", slices)
+        patch.chdir(root)
         printed = output_of(in_process("scripts/export.py", *words, "--calibration", 6))
         yield Place(checkpoint, slices, root / "exported", printed)

@@ -122,6 +122,7 @@ def test_quantised_weights_have_seven_bits_and_activations_none_below_zero(place
     assert any(value.dtype == np.uint8 for value in tensors.values())
     assert load_exported(tmp_path / "int8.onnx", "onnxruntime")[1]["quantised"]["method"] in ("minmax", "percentile")
     assert {path.name for path in tmp_path.iterdir()} == {"int8.onnx"}
+    assert {path.name for path in place.exported.parent.iterdir()} == {"slices", "run", "exported"}
 
 
 def load_slices(place: Place) -> Any:
