@@ -192,7 +192,7 @@ def _cut(folders: OutputFolders, cases: Sequence[Case], workers: int | None) -> 
             continue
         folders.add(job.case.name, entry)
         cut.new += len(entry.written_slices - job.on_disk)
-        cut.files[job.case.name] = [path for path in (job.case.image, job.case.label) if path]
+        cut.files[job.case.name] = [path for path in (*job.case.sources, job.case.label) if path]
         bar.set_postfix_str(f"{cut.new / max(bar.format_dict['elapsed'], 1e-3):.0f} slices/s", refresh=False)
     in_order = {case.name: errors[case.name] for case in cases if case.name in errors}
     return cut, in_order

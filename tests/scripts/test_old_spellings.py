@@ -21,7 +21,7 @@ from utils.options import Parser
         ),
         (
             "predict",
-            ["FileOptions", "PredictionOptions"],
+            ["OutputOptions", "PredictionOptions"],
             "--ckpt best.ckpt --input case.nii.gz --output folder",
             "--ckpt best.ckpt --inpath case.nii.gz --outpath folder",
         ),
