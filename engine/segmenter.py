@@ -223,7 +223,12 @@ def highest_margin(margins: Tensor) -> Tensor:
 
 
 def load_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, dict[str, Any]]:
-    """The segmenter in a checkpoint or safetensors file, in eval mode on `device`, and the file's content."""
+    """The segmenter in a checkpoint or safetensors file, in eval mode on `device`, and the file's content.
+
+    UserError for exported files, which hold no weights to train, to look into or to put on a GPU.
+    """
+    if path.suffix in (ONNX, TORCH):
+        raise UserError(f"{path}: was exported; give the checkpoint, or the {SAFETENSORS} file, of the same network")
     content = read_safetensors(path) if path.suffix == SAFETENSORS else load_checkpoint(path)
     if missing := [key for key in DESCRIPTION if key not in content]:
         raise UserError(
@@ -293,13 +298,16 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], fault: str) 
 
 def open_segmenter(options: PredictionOptions) -> tuple[Segmenter, dict[str, Any]]:
     """The segmenter in any file that holds one, on the device and with the decision that the options name."""
-    path = options.ckpt
+    segmenter, content = load_any(options.ckpt, options.device, options.runtime)
+    return (replace(segmenter, offsets=()) if options.decision == "argmax" else segmenter), content
+
+
+def load_any(path: Path, device: str, runtime: str = "onnxruntime") -> tuple[Segmenter, dict[str, Any]]:
+    """The segmenter in a checkpoint, safetensors or ONNX file, and the file's content; runtime: of ONNX files."""
     if path.suffix == TORCH:
         raise UserError(f"{path}: is for torch.export.load; give the {ONNX} or {SAFETENSORS} file that lies beside it")
-    if path.suffix == ONNX:
-        if options.device not in ("auto", "cpu"):
-            raise UserError(f"--device {options.device}: {path} runs on the CPU; leave it out, or give a checkpoint")
-        segmenter, content = load_exported(path, options.runtime)
-    else:
-        segmenter, content = load_segmenter(path, choose_device(options.device))
-    return (replace(segmenter, offsets=()) if options.decision == "argmax" else segmenter), content
+    if path.suffix != ONNX:
+        return load_segmenter(path, choose_device(device))
+    if device not in ("auto", "cpu"):
+        raise UserError(f"--device {device}: {path} runs on the CPU; leave it out, or give a checkpoint")
+    return load_exported(path, runtime)

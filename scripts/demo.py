@@ -150,7 +150,6 @@ def write_report(
 ) -> None:
     """Print the results tables and write report.html, from the files that the commands left."""
     from datasets.raw.options import ListOptions
-    from engine.device import choose_device
     from engine.evaluation.evaluate import cases_to_score
     from engine.evaluation.options import CaseOptions
     from engine.provenance import shown_line
@@ -164,7 +163,7 @@ def write_report(
         for name, of in folders.items()
     }
     checkpoints = [of[0] / "best.ckpt" for of in folders.values()]
-    loaded = load_networks(checkpoints, list(folders), choose_device(device))
+    loaded = load_networks(checkpoints, list(folders), device)
     where = CaseOptions(inpath=raw, splits=slices / "splits.json")
     worst = WorstCases(SHOWN_CASES)
     networks = score_networks(loaded, cases_to_score(loaded[0].segmenter, where, ListOptions()), worst)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -90,9 +91,9 @@ class ManifestCase:
             )
             for name, slices in content["tasks"].items()
         }
-        z, y, x = content["shape"]
+        z, y, x = map(operator.index, content["shape"])
         low, high = content["percentiles"]
-        dz, dy, dx = content["spacing"]
+        dz, dy, dx = map(float, content["spacing"])
         digests = (entry.split(":") for entry in content.get("digests", "").split())
         return ManifestCase(
             shape=(z, y, x),

@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from datasets.raw.options import ListOptions, ReadingOptions
-from engine.device import choose_device
 from engine.evaluation.evaluate import cases_to_score
 from engine.report.case_tables import regions_of
 from engine.report.options import ReportOptions
@@ -29,7 +28,7 @@ def make_report(options: ReportOptions, of_list: ListOptions, reading: ReadingOp
     if options.results:
         networks = [read_results(*pair) for pair in zip(options.results, options.network_names, strict=True)]
     else:
-        loaded = load_networks(options.ckpt, options.network_names, choose_device(options.device))
+        loaded = load_networks(options.ckpt, options.network_names, options.device)
         worst = WorstCases(options.viewer_cases)
         cases = cases_to_score(loaded[0].segmenter, options.of_cases, of_list, reading)
         networks = score_networks(loaded, cases, worst, options.batch_size)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from datasets.labelled_cases import LabelledCase
 from engine.evaluation.evaluate import describe_evaluation
@@ -18,7 +17,7 @@ from engine.evaluation.summaries import case_means
 from engine.report.page import Viewer
 from engine.report.viewer_case import TRUTH, Labels, ViewerCase, pack_case
 from engine.reporting import EvaluatedNetwork
-from engine.segmenter import Segmenter, load_segmenter
+from engine.segmenter import Segmenter, load_any
 from utils.errors import UserError
 from utils.files import read_json
 
@@ -33,11 +32,9 @@ class LoadedNetwork:
     checkpoint: Mapping[str, Any]
 
 
-def load_networks(paths: Sequence[Path], names: Sequence[str], device: torch.device) -> list[LoadedNetwork]:
-    """The networks of some checkpoints, of one task; UserError where tasks, labels or kinds of image differ."""
-    networks = [
-        LoadedNetwork(name, path, *load_segmenter(path, device)) for name, path in zip(names, paths, strict=True)
-    ]
+def load_networks(paths: Sequence[Path], names: Sequence[str], device: str) -> list[LoadedNetwork]:
+    """The networks of checkpoints or exported files; UserError where tasks, labels or kinds of image differ."""
+    networks = [LoadedNetwork(name, path, *load_any(path, device)) for name, path in zip(names, paths, strict=True)]
     first = networks[0].segmenter
     for other in networks[1:]:
         segmenter = other.segmenter

@@ -18,6 +18,7 @@ import torch
 
 from engine.export.onnx_file import save_onnx, to_onnx, trace
 from engine.export.verify import smooth_noise, verify
+from engine.report.scoring import load_networks
 from engine.runtime.files import read_onnx
 from engine.runtime.network import open_network
 from engine.segmenter import load_exported, load_segmenter
@@ -196,3 +197,15 @@ def test_openvino_reads_the_same_file(place: Place, tmp_path: Path) -> None:
     expected, _ = scores(place, place.checkpoint, tmp_path)
     found, _ = scores(place, place.exported / "model.onnx", tmp_path, "--runtime", "openvino")
     pd.testing.assert_frame_equal(found, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.pt2"])
+def test_what_was_exported_is_not_trained_on_or_looked_into(place: Place, name: str) -> None:
+    with pytest.raises(UserError, match=rf"{re.escape(name)}: was exported; give the checkpoint"):
+        load_segmenter(place.exported / name, CPU)
+
+
+def test_a_report_takes_an_exported_network(place: Place) -> None:
+    paths = [place.checkpoint, place.exported / "model.onnx"]
+    first, second = load_networks(paths, ["trained", "exported"], "cpu")
+    assert first.segmenter.description() == second.segmenter.description()
