@@ -66,7 +66,7 @@ def compare(ckpt: Path, image: Path, outpath: Path, options: BenchOptions) -> No
     import torch
 
     from datasets.raw.find_cases import find_cases
-    from datasets.raw.options import IntensityOptions
+    from datasets.raw.options import DicomOptions, IntensityOptions
     from engine.cost import measure_in_turns
     from engine.options import PredictionOptions
     from engine.prediction.options import OutputOptions
@@ -83,7 +83,7 @@ def compare(ckpt: Path, image: Path, outpath: Path, options: BenchOptions) -> No
     outputs = name_outputs(found, files)
 
     def from_file_to_file() -> None:
-        record = Record(Reports.of(files), found.root, made_by(segmenter, prediction, files, reading))
+        record = Record(Reports.of(files), found.root, made_by(segmenter, prediction, files, reading, DicomOptions()))
         record.add_launch(segmenter, segmenter.describe_decision())
         Pipeline(segmenter, prediction, files, reading, record).run(outputs)
 

@@ -52,12 +52,13 @@ def main() -> None:
     segmenter, _ = open_segmenter(prediction)
     found = find_cases(options.inpath, segmenter.dataset, segmenter.channel, dicom.series, below=True)
     outputs = name_outputs(choose_cases(found, options), options, dicom.dicom_seg)
+    made = made_by(segmenter, prediction, options, reading, dicom)
     seg_files = None
     if dicom.dicom_seg:
         from engine.prediction.seg_files import SegFiles  # highdicom takes seconds to load
 
-        seg_files = SegFiles(segmenter, dicom.labelmap, list(outputs))
-    record = Record(Reports.of(options), found.root, made_by(segmenter, prediction, options, reading, dicom))
+        seg_files = SegFiles(segmenter, made["checkpoint"][:12], dicom.labelmap, list(outputs))
+    record = Record(Reports.of(options), found.root, made)
     todo = {case: files for case, files in outputs.items() if options.overwrite or not record.is_done(case, files)}
     decision = segmenter.describe_decision(prediction.threshold)
     print(f"decision: {decision}", flush=True)

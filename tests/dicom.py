@@ -8,6 +8,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
@@ -102,10 +103,18 @@ def write_series(
 
 
 def write_seg(path: Path, labels: NDArray[np.uint8], series: Path) -> Path:
-    """Labels of KiTS as the SEG of the series in a folder."""
+    """Labels of KiTS as the SEG of the series in a folder, drawn by a reader."""
     (case,) = dicom_series.find(series)
     segments = segments_of("kits", organ_and_tumor()["all"])
     write_dicom_seg(path, labels, read_volume(case, ()), segments, Algorithm("a network", "1"))
+    return as_drawn(path)
+
+
+def as_drawn(path: Path) -> Path:
+    """A SEG that this project wrote, in place, as if a reader had drawn it."""
+    drawn = pydicom.dcmread(path)
+    drawn.Manufacturer = "a reading room"
+    drawn.save_as(path)
     return path
 
 

@@ -16,12 +16,11 @@ from pydicom.sr.coding import Code
 
 from datasets.raw.dicom_volume import SeriesSource, source_of
 from datasets.raw.nifti import Orientation
-from datasets.raw.segments import CATEGORIES, SNOMED, SegmentCode, match_segments
+from datasets.raw.segments import CATEGORIES, MAKER, SNOMED, SegmentCode, match_segments
 from datasets.raw.volume import Volume
 from utils.errors import UserError
 from utils.files import atomic_write
 
-MAKER = "distilling kidney and liver tumour segmentation"
 # In voxels, and of direction cosines.
 TOLERANCE = 1e-3
 SERIES_NUMBER = 900

@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 
 from datasets.raw.any_nifti import is_mask
 from datasets.raw.cases import Candidate, FoundCases, identify
+from datasets.raw.segments import MAKER
 from datasets.raw.tree import SUFFIXES, Tree, is_dicom, nifti_stem, other_files, scan
 from utils.errors import UserError
 from utils.progress import progress
@@ -27,6 +28,7 @@ IMAGES = ("CT", "MR", "PT")
 # Image storage that is one file for a whole volume.
 MULTI_FRAME = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2", "1.2.840.10008.5.1.4.1.1.4.1")
 HEADER = [
+    "Manufacturer",
     "SOPClassUID",
     "SOPInstanceUID",
     "SeriesInstanceUID",
@@ -43,6 +45,7 @@ LOCALIZERS = "localizers"
 COLOUR = "colour images"
 NO_POSITION = "DICOM images without a position in the patient"
 COPIES = "copies of slices that are read already"
+PREDICTIONS = "predictions of this project, which are no reference"
 SEGMENTATIONS = "DICOM segmentations that are not used here"
 DAMAGED = "DICOM files whose header cannot be read"
 
@@ -134,6 +137,8 @@ def look(files: Sequence[Path]) -> Contents:
         header = _header(path)
         if header is None:
             contents.left_out[DAMAGED].append(path)
+        elif header.get("Modality") == "SEG" and header.get("Manufacturer") == MAKER:
+            contents.left_out[PREDICTIONS].append(path)
         elif header.get("Modality") == "SEG":
             contents.segmentations.append(_segmentation(path, header))
         elif reason := _no_image(header):
@@ -218,12 +223,13 @@ def _names(series: Iterable[Series], root: Path) -> dict[str, str]:
 def _label_of(series: Series, name: str, contents: Contents, tree: Tree) -> Path | None:
     """The DICOM SEG that names the series, else one in its frame of reference alone, else NAME.nii.gz.
 
-    UserError if there are several.
+    What predict.py wrote is none; beside its NIfTI files lies the table of volumes. UserError if there are several.
     """
     found = [each.path for each in contents.segmentations if series.uid in each.series]
     if not found and [each.frame for each in contents.series.values()].count(series.frame) == 1:
         found = [each.path for each in contents.segmentations if not each.series and each.frame == series.frame]
     found = found or [path for path in [*tree.files, *_beside(tree.root)] if nifti_stem(path) == name]
+    found = [path for path in found if not (path.parent / "volumes.json").exists()]
     if len(found) > 1:
         raise UserError(f"{found[0]} and {found[1]} are both segmentations of {series.folder}; leave one of them out")
     return found[0] if found else None

@@ -14,6 +14,9 @@ from datasets.labels import LabelMap, plain_name
 from utils.errors import UserError
 from utils.fingerprint import fingerprint
 
+MAKER = "distilling kidney and liver tumour segmentation"
+"""Of the SEGs that are written: the manufacturer, by which they are known again."""
+
 SNOMED, PRIVATE = "SCT", "99HLFD"
 ANATOMY, ABNORMAL = "91723000", "49755003"
 CATEGORIES = {ANATOMY: "Anatomical Structure", ABNORMAL: "Morphologically Abnormal Structure"}

@@ -49,6 +49,7 @@ def made_by(
         "threshold": prediction.threshold,
         "any_intensity": reading.any_intensity,
         "labelmap": dicom.labelmap,
+        "runtime": prediction.runtime,
         **identity(options),
     }
 
@@ -101,8 +102,11 @@ class Record:
         except OSError as error:
             reason = f"{error.filename}: cannot be read ({error.strerror}); look for it, then run this again"
             raise UserError(reason) from None
-        size, latest = sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
-        return {"file": self.shown(case.image), "bytes": size, "modified_ns": latest}
+        return {
+            "file": self.shown(case.image),
+            "bytes": sum(state.st_size for state in states),
+            "modified_ns": [state.st_mtime_ns for state in states],
+        }
 
     def shown(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name

@@ -14,18 +14,17 @@ from datasets.raw.segments import segments_of
 from datasets.raw.volume import Volume
 from engine.segmenter import Segmenter
 from utils.errors import UserError
-from utils.fingerprint import fingerprint_weights
 
 
 class SegFiles:
     """Writes the SEG of each prediction of a segmenter."""
 
-    def __init__(self, segmenter: Segmenter, labelmap: bool, cases: Iterable[Case]) -> None:
-        """labelmap: as LABELMAP, not BINARY; UserError, before any work, if one of the cases is no series."""
+    def __init__(self, segmenter: Segmenter, version: str, labelmap: bool, cases: Iterable[Case]) -> None:
+        """version: of the network; labelmap: as LABELMAP, not BINARY. UserError if one of the cases is no series."""
         self.labelmap = labelmap
         self.segments = segments_of(segmenter.dataset, segmenter.label_map)
         name = f"{segmenter.model} ({segmenter.dataset}, {segmenter.label_map.name})"
-        self.algorithm = Algorithm(name, fingerprint_weights(segmenter.network))
+        self.algorithm = Algorithm(name, version)
         if other := next((case for case in cases if not case.files), None):
             raise UserError(f"{other.image}: is no DICOM series, to which a SEG refers; leave out --dicom_seg")
 

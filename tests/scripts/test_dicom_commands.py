@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import highdicom as hd
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import torch
 from pydicom.dataset import FileDataset
@@ -18,11 +20,12 @@ from pydicom.uid import JPEGLosslessSV1, generate_uid
 
 from datasets.frame import Frame
 from datasets.labels import organ_and_tumor
+from datasets.raw import dicom_series
 from engine.segmenter import Segmenter
 from networks import build
 from tests.commands import Done, error_of, in_process, output_of
 from tests.data import ct_and_label
-from tests.dicom import AXIAL, write_seg, write_series
+from tests.dicom import AXIAL, as_drawn, write_seg, write_series
 from utils.checkpoint import save_checkpoint
 
 IMAGE, LABEL = ct_and_label((6, 20, 24))
@@ -84,6 +87,27 @@ def test_a_study_of_several_series(predict: Callable[..., Done], tmp_path: Path)
     seg = hd.seg.segread(tmp_path / "out" / "late_seg.dcm").get_volume(combine_segments=True)
     assert {1, 2} <= set(np.unique(labels))
     assert all((seg.array == value).sum() == (labels == value).sum() for value in (1, 2))
+
+
+def test_predictions_are_no_reference(predict: Callable[..., Done], tmp_path: Path) -> None:
+    write_series(tmp_path / "raw" / "late", IMAGE)
+    output_of(predict(tmp_path / "raw", "--dicom_seg"))
+    (tmp_path / "out").rename(tmp_path / "raw" / "predicted")
+    found = dicom_series.find(tmp_path / "raw", labels=True)
+    assert [case.label for case in found] == [None]
+    assert any("predictions of this project" in note for note in found.notes)
+
+
+def test_a_changed_slice_is_predicted_again(predict: Callable[..., Done], tmp_path: Path) -> None:
+    write_series(tmp_path / "raw", IMAGE)
+    output_of(predict(tmp_path / "raw"))
+    assert "1 of 1 cases are done" in output_of(predict(tmp_path / "raw"))
+    first = sorted((tmp_path / "raw").iterdir())[0]
+    header = pydicom.dcmread(first)
+    header.PixelData = bytes(len(header.PixelData))
+    header.save_as(first)
+    os.utime(first, (1, 1))
+    assert "cases are done" not in output_of(predict(tmp_path / "raw"))
 
 
 def test_series_chooses(predict: Callable[..., Done], tmp_path: Path) -> None:
@@ -203,7 +227,9 @@ def test_a_prediction_is_the_reference_that_it_scores_full_marks_against(
     assert "p0_ct.nii.gz" in written(tmp_path / "out")
     wanted = ".nii.gz" if kind == "nifti" else "_seg.dcm"
     for number in range(2):
-        (tmp_path / "out" / f"p{number}_ct{wanted}").rename(raw / f"p{number}" / f"p{number}_ct{wanted}")
+        path = (tmp_path / "out" / f"p{number}_ct{wanted}").rename(raw / f"p{number}" / f"p{number}_ct{wanted}")
+        if kind != "nifti":
+            as_drawn(path)
     for line in scores(checkpoint, raw).values():
         assert float(str(line["dice"])) == 1 and float(str(line["hd95_mm"])) == 0
 
