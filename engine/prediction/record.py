@@ -95,6 +95,11 @@ class Record:
             return False
         return bool(source["modified_ns"] == now["modified_ns"] or source["sha256"] == digest(case.sources))
 
+    def files_of(self, case: Case, outputs: Outputs) -> set[Path]:
+        """What is written of a case now, and what was before, by whichever options."""
+        before = self.cases.get(case.name, {}).get("files", [])
+        return {*outputs.files, *(outputs.folder / str(name) for name in before)}
+
     def describe(self, case: Case) -> dict[str, Any]:
         """An image's name below the root, size and time, of a series its folder's; UserError if it is gone."""
         try:

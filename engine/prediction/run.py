@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -141,6 +142,7 @@ class Pipeline:
         spacing = spacing_mm(volume)
         notes = [*volume.notes, *([NO_SPACING] if spacing is None else [])]
         self.summary.notes[case.name] = notes
+        self._remove(outputs, self.record.files_of(case, outputs) - {*outputs.files})
         self.record.add(
             case,
             {
@@ -163,11 +165,16 @@ class Pipeline:
         reason = str(error)
         if not isinstance(error, UserError):
             reason = f"{case.image}: does not fit into memory; give a smaller --batch_size, or use a larger machine"
-        for path in outputs.files:
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+        self._remove(outputs, self.record.files_of(case, outputs))
         self.summary.failed.append(reason)
         self.record.fail(case, reason)
+
+    def _remove(self, outputs: Outputs, paths: Set[Path]) -> None:
+        """Below the folder of the outputs alone, whatever a record says."""
+        for path in paths:
+            if outputs.folder.resolve() in path.resolve().parents:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
 
 
 def _voxel_bytes(case: Case) -> int:

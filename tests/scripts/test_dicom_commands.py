@@ -100,7 +100,7 @@ def test_predictions_are_no_reference(predict: Callable[..., Done], tmp_path: Pa
 
 def test_a_changed_slice_is_predicted_again(predict: Callable[..., Done], tmp_path: Path) -> None:
     write_series(tmp_path / "raw", IMAGE)
-    output_of(predict(tmp_path / "raw"))
+    output_of(predict(tmp_path / "raw", "--preview", "--dicom_seg"))
     assert "1 of 1 cases are done" in output_of(predict(tmp_path / "raw"))
     first = sorted((tmp_path / "raw").iterdir())[0]
     header = pydicom.dcmread(first)
@@ -108,6 +108,7 @@ def test_a_changed_slice_is_predicted_again(predict: Callable[..., Done], tmp_pa
     header.save_as(first)
     os.utime(first, (1, 1))
     assert "cases are done" not in output_of(predict(tmp_path / "raw"))
+    assert written(tmp_path / "out") == ["raw.nii.gz"]  # the picture and the SEG were of the image before
 
 
 def test_series_chooses(predict: Callable[..., Done], tmp_path: Path) -> None:
