@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from engine.runtime.files import ONNX, SAFETENSORS, TORCH, read_onnx, read_safet
 from engine.runtime.network import open_network
 from networks import build
 from networks.contract import SegmentationNetwork
-from utils.ahead import ahead
+from utils.ahead import ahead, one_behind
 from utils.batch import most_probable
 from utils.checkpoint import ADVICE, load_checkpoint, shorten
 from utils.errors import UserError
@@ -134,14 +133,9 @@ class Segmenter:
             for part, probabilities in framed:
                 decide(part, probabilities)
             return labels
-        with ThreadPoolExecutor(1) as other:
-            before: Future[None] | None = None
+        with one_behind() as later:
             for part, probabilities in framed:
-                if before is not None:
-                    before.result()
-                before = other.submit(decide, part, probabilities)
-            if before is not None:
-                before.result()
+                later(decide, part, probabilities)
         return labels
 
     def decide_framed(

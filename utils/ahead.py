@@ -1,12 +1,13 @@
-"""Work that is done in a thread while its result is not needed yet."""
+"""Work that is done in a thread: before its result is needed, or after its input was made."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from threading import Event, Semaphore, Thread
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -50,3 +51,23 @@ def ahead(items: Iterable[T], depth: int = 1) -> Iterator[T]:
         with suppress(Empty):
             while True:
                 made.get_nowait()
+
+
+@contextmanager
+def one_behind() -> Iterator[Callable[..., None]]:
+    """Yields a function that calls another one, with its arguments, in a thread, after the call before has ended.
+
+    It waits for that one, so that a single call is under way; an error in a call is raised by the next, or at the end.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        before: Future[Any] | None = None
+
+        def call(work: Callable[..., Any], *arguments: Any) -> None:
+            nonlocal before
+            if before is not None:
+                before.result()
+            before = thread.submit(work, *arguments)
+
+        yield call
+        if before is not None:
+            before.result()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -19,7 +18,7 @@ from engine.explain.options import ExplainOptions
 from engine.provenance import shown_command
 from engine.reporting import figure_png, format_number, format_table, render
 from engine.segmenter import Segmenter
-from utils.files import atomic_write, write_json, write_text
+from utils.files import write_bytes, write_json, write_text
 from utils.options import command_line
 from utils.progress import print_note, progress
 
@@ -150,8 +149,3 @@ def draw_slices(
         else:
             print_note(f"{teacher} and {student} see other pixels of a slice, so HLFD's links are not drawn")
     return pictures
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content)
