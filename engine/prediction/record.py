@@ -95,6 +95,13 @@ class Record:
             return False
         return bool(source["modified_ns"] == now["modified_ns"] or source["sha256"] == digest(case.sources))
 
+    def names_of(self, case: Case, source: Mapping[str, Any]) -> list[str]:
+        """The files of an earlier launch that still hold: made by the same of the same image, as `source` tells."""
+        record = self.cases.get(case.name, {})
+        before = record.get("source", {})
+        same = all(before.get(key) == source[key] for key in ("sha256", "channel"))
+        return record.get("files", []) if same and record.get("made_by") == self.made_by else []
+
     def files_of(self, case: Case, outputs: Outputs) -> set[Path]:
         """What is written of a case now, and what was before, by whichever options."""
         before = self.cases.get(case.name, {}).get("files", [])

@@ -27,7 +27,7 @@ from engine.prediction.record import Record, digest
 from engine.prediction.volume import Prediction, keep_largest, predict_volume, to_source_labels
 from engine.prediction.volumes import NO_SPACING, measure, spacing_mm
 from engine.segmenter import Segmenter
-from utils.ahead import ahead
+from utils.ahead import ahead, one_behind
 from utils.errors import UserError
 from utils.files import write_bytes
 from utils.progress import print_line, progress
@@ -62,9 +62,8 @@ class Pipeline:
     def run(self, outputs: Mapping[Case, Outputs]) -> Summary:
         """Predict the cases and write their files; a case that fails leaves none, and the others go on."""
         cases = list(outputs)
-        with ThreadPoolExecutor(1) as digests, ThreadPoolExecutor(1) as writer:
-            written: Future[None] | None = None
-            try:
+        try:
+            with ThreadPoolExecutor(1) as digests, one_behind() as later:
                 for case, volume in progress(self._read(cases), "segmenting", total=len(cases), unit="case"):
                     source = digests.submit(self._source, case)
                     try:
@@ -78,14 +77,10 @@ class Pipeline:
                         continue
                     finally:
                         del volume
-                    if written is not None:
-                        written.result()
-                    written = writer.submit(self._write, outputs[case], result, picture, source, seconds)
+                    later(self._write, outputs[case], result, picture, source, seconds)
                     del result
-                if written is not None:
-                    written.result()
-            finally:
-                self.record.save()
+        finally:
+            self.record.save()
         return self.summary
 
     def _read(self, cases: Sequence[Case]) -> Iterator[tuple[Case, Volume | UserError]]:
@@ -142,12 +137,13 @@ class Pipeline:
         spacing = spacing_mm(volume)
         notes = [*volume.notes, *([NO_SPACING] if spacing is None else [])]
         self.summary.notes[case.name] = notes
-        self._remove(outputs, self.record.files_of(case, outputs) - {*outputs.files})
+        names = sorted({*outputs.names, *self.record.names_of(case, found)})
+        self._remove(outputs, self.record.files_of(case, outputs) - {outputs.folder / name for name in names})
         self.record.add(
             case,
             {
                 "source": found,
-                "files": outputs.names,
+                "files": names,
                 "shape": list(result.classes.shape),
                 "spacing_mm": spacing and list(spacing),
                 "seconds": round(seconds + time.perf_counter() - started, 3),
@@ -172,7 +168,7 @@ class Pipeline:
     def _remove(self, outputs: Outputs, paths: Set[Path]) -> None:
         """Below the folder of the outputs alone, whatever a record says."""
         for path in paths:
-            if outputs.folder.resolve() in path.resolve().parents:
+            if path.parent.resolve().is_relative_to(outputs.folder.resolve()):
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
 

@@ -100,7 +100,9 @@ def test_predictions_are_no_reference(predict: Callable[..., Done], tmp_path: Pa
 
 def test_a_changed_slice_is_predicted_again(predict: Callable[..., Done], tmp_path: Path) -> None:
     write_series(tmp_path / "raw", IMAGE)
-    output_of(predict(tmp_path / "raw", "--preview", "--dicom_seg"))
+    output_of(predict(tmp_path / "raw", "--dicom_seg"))
+    output_of(predict(tmp_path / "raw", "--preview"))
+    assert written(tmp_path / "out") == ["raw.nii.gz", "raw.png", "raw_seg.dcm"]  # of the same image, by the same
     assert "1 of 1 cases are done" in output_of(predict(tmp_path / "raw"))
     first = sorted((tmp_path / "raw").iterdir())[0]
     header = pydicom.dcmread(first)
