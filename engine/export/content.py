@@ -26,13 +26,13 @@ def describe_export(
     """The description of a checkpoint's network, its costs, its input and output, and where it comes from.
 
     path: the checkpoint's, beside which its run keeps the loss equation; side: the only size that its ONNX file takes.
-    Of every path only the last component stays.
+    Of every path only the last component stays. A safetensors file says itself what trained it.
     """
     labels = segmenter.label_map
     content = {
         **segmenter.description(),
         **{key: checkpoint[key] for key in KEPT if key in checkpoint},
-        "loss": loss_equation(path, checkpoint["config"]),
+        "loss": checkpoint.get("loss") or loss_equation(path, checkpoint["config"]),
         "folded_offsets": [],
         "cost": network_cost(segmenter),
         "codes": {str(label): code_of(code) for label, code in segments_of(segmenter.dataset, labels).items()},
@@ -45,7 +45,8 @@ def describe_export(
             "sizes": f"any batch, and {f'{side} x {side} pixels' if side else 'any height and width from 32 pixels'}",
         },
         "output": {"name": OUTPUT, "shape": ["batch", labels.num_classes, side or "height", side or "width"]},
-        "trained_by": {key: checkpoint.get(key) for key in ("command", "commit", "packages")},
+        "trained_by": checkpoint.get("trained_by")
+        or {key: checkpoint.get(key) for key in ("command", "commit", "packages")},
         "exported_by": provenance(torch.device("cpu")),
     }
     shown: dict[str, Any] = without_folders(content)

@@ -76,7 +76,7 @@ class Exporter:
         state = {name: value.contiguous().clone() for name, value in self.segmenter.network.state_dict().items()}
         save_file(state, path, {KEY: encode(self.content)})
         checked = verify(path, self.segmenter.network, load_segmenter(path, torch.device("cpu"))[0].network, self.sizes)
-        card = model_card(self.segmenter, self.content, options.results, options.licence)
+        card = model_card(self.segmenter, self.content, options.ckpt, options.results, options.licence)
         write_text(self.folder / CARD, card)
         print_line(f"{WEIGHTS}: {describe_check(checked)}")
 

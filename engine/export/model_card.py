@@ -11,9 +11,11 @@ import pandas as pd
 
 from engine.benchmark.statistics import bootstrap_interval
 from engine.cost import format_size
+from engine.evaluation.evaluate import CHECKPOINT
 from engine.segmenter import Segmenter
 from utils.errors import UserError
 from utils.files import read_json
+from utils.fingerprint import file_digest
 
 SHOWN = {
     "dice": "Dice",
@@ -36,14 +38,21 @@ NO_LICENCE = "Not stated. The terms of the data bind what was trained on it; the
 
 
 def model_card(
-    segmenter: Segmenter, content: Mapping[str, Any], results: Path | None = None, licence: str | None = None
+    segmenter: Segmenter,
+    content: Mapping[str, Any],
+    checkpoint: Path,
+    results: Path | None = None,
+    licence: str | None = None,
 ) -> str:
-    """Markdown; content: as `describe_export` gives it; results: of scripts/evaluate.py, its CSV file beside it."""
+    """Markdown; content: as `describe_export` gives it, of the checkpoint.
+
+    results: of scripts/evaluate.py, its CSV file beside it; UserError if they are of another network.
+    """
     facts = [f"| {name} | {text} |" for name, text in describe_network(segmenter, content).items() if text]
     title = f"# {segmenter.model}: {segmenter.label_map.name} of {segmenter.dataset}"
     parts = {
         title: "\n".join(["| | |", "|---|---|", *facts]),
-        "## Scores": score_table(segmenter, results) if results else NO_SCORES,
+        "## Scores": score_table(segmenter, checkpoint, results) if results else NO_SCORES,
         "## Intended use": "Research: to compare methods of distillation, and as a start for other networks.",
         "## Limits": LIMITS,
         "## Licence": licence or NO_LICENCE,
@@ -86,7 +95,7 @@ def frame_in_words(segmenter: Segmenter) -> str:
     return f"{size}, cropped to {frame.side} x {frame.side}" if frame.side not in (0, frame.size) else size
 
 
-def score_table(segmenter: Segmenter, results: Path) -> str:
+def score_table(segmenter: Segmenter, checkpoint: Path, results: Path) -> str:
     """Each region's scores: mean and 95 % interval over cases; UserError for the results of another network."""
     content, entries = read_results(results)
     other = {"model": segmenter.model, "task": segmenter.label_map.name}
@@ -95,6 +104,8 @@ def score_table(segmenter: Segmenter, results: Path) -> str:
             raise UserError(
                 f"{results}: are of {key} {content[key]}, and this network's is {own}; give its own results"
             )
+    if content["digests"].get(CHECKPOINT) != file_digest(checkpoint):
+        raise UserError(f"{results}: are of another file than {checkpoint}; score that with evaluate.py")
     metrics = [metric for metric in SHOWN if metric in entries and entries[metric].notna().any()]
     seen = content["seen_in_training"]
     lines = [
@@ -113,9 +124,13 @@ def score_table(segmenter: Segmenter, results: Path) -> str:
 def read_results(path: Path) -> tuple[Mapping[str, Any], pd.DataFrame]:
     """What scripts/evaluate.py wrote: the summary, and the table beside it with a line for each case and region."""
     content = read_json(path)
-    needed = ("model", "task", "protocol", "cases", "seen_in_training")
+    needed = ("model", "task", "protocol", "cases", "seen_in_training", "digests")
     table = path.with_suffix(".csv")
-    if not isinstance(content, dict) or any(key not in content for key in needed):
+    if (
+        not isinstance(content, dict)
+        or any(key not in content for key in needed)
+        or not isinstance(content["digests"], dict)
+    ):
         raise UserError(f"{path}: is not what scripts/evaluate.py writes; give the file that its --outpath named")
     try:
         entries = pd.read_csv(table)

@@ -19,7 +19,7 @@ import torch
 from engine.export.onnx_file import save_onnx, to_onnx, trace
 from engine.export.verify import smooth_noise, verify
 from engine.report.scoring import load_networks
-from engine.runtime.files import read_onnx
+from engine.runtime.files import read_onnx, read_safetensors
 from engine.runtime.network import open_network
 from engine.segmenter import load_exported, load_segmenter
 from networks import build
@@ -168,6 +168,12 @@ def test_the_model_card(place: Place, tmp_path: Path) -> None:
         assert text in card, text
     assert re.search(r"\| tumor \| 0\.\d{3} \(0\.\d{3} to 0\.\d{3}\) \|", card), card
     assert "not scored" in (place.exported / "model_card.md").read_text()
+    again = tmp_path / "again" / "model.safetensors"
+    weights = ("--ckpt", tmp_path / "card" / "model.safetensors", "--outpath", again.parent, "--formats", "safetensors")
+    output_of(in_process("scripts/export.py", *weights))
+    assert read_safetensors(again)["trained_by"] == read_safetensors(place.exported / again.name)["trained_by"]
+    line = error_of(in_process("scripts/export.py", *weights, *named))
+    assert "scores.json: are of another file than" in line
     result = json.loads((tmp_path / "scores.json").read_text())
     (tmp_path / "scores.json").write_text(json.dumps({**result, "task": "organ"}))
     line = error_of(in_process("scripts/export.py", *words[:3], tmp_path / "no", *named))
