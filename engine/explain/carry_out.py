@@ -49,8 +49,8 @@ class Networks:
 
 def explain(options: ExplainOptions, of_list: ListOptions, reading: ReadingOptions) -> None:
     """Measure the attention of all slices with the target, draw some, and write the report."""
-    make_folder(options.outpath)
     networks, checkpoints = open_networks(options)
+    make_folder(options.outpath)
     requested = list(read_requested(networks, options, of_list, reading))
     lines, choice = measure(networks, options, of_list, reading)
     if not lines:
