@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from engine.benchmark.statistics import bootstrap_interval
 from engine.cost import format_size
 from engine.evaluation.evaluate import CHECKPOINT
+from engine.evaluation.results import read_results
 from engine.segmenter import Segmenter
 from utils.errors import UserError
-from utils.files import read_json
 from utils.fingerprint import file_digest
 
 SHOWN = {
@@ -33,6 +32,7 @@ This is no medical device. It was not approved by any authority, and nothing tha
 It was trained and scored on the data set above. Other scanners, protocols, contrast phases, patients and diseases than
 that holds can make it fail without a sign; score it on cases of your own before you rely on it. It looks at one axial
 slice at a time, sees nothing outside its frame, and knows no other structure than its labels."""
+NEEDED = ("model", "task", "protocol", "cases", "seen_in_training", "digests")
 NO_SCORES = "This network was not scored for this card; `--results` of scripts/export.py shows scores."
 NO_LICENCE = "Not stated. The terms of the data bind what was trained on it; the code that trained it is under MIT."
 
@@ -97,14 +97,15 @@ def frame_in_words(segmenter: Segmenter) -> str:
 
 def score_table(segmenter: Segmenter, checkpoint: Path, results: Path) -> str:
     """Each region's scores: mean and 95 % interval over cases; UserError for the results of another network."""
-    content, entries = read_results(results)
+    content, entries = read_results(results, NEEDED, ("case", "region"))
     other = {"model": segmenter.model, "task": segmenter.label_map.name}
     for key, own in other.items():
         if content[key] != own:
             raise UserError(
                 f"{results}: are of {key} {content[key]}, and this network's is {own}; give its own results"
             )
-    if content["digests"].get(CHECKPOINT) != file_digest(checkpoint):
+    digests = content["digests"]
+    if not isinstance(digests, dict) or digests.get(CHECKPOINT) != file_digest(checkpoint):
         raise UserError(f"{results}: are of another file than {checkpoint}; score that with evaluate.py")
     metrics = [metric for metric in SHOWN if metric in entries and entries[metric].notna().any()]
     seen = content["seen_in_training"]
@@ -119,26 +120,6 @@ def score_table(segmenter: Segmenter, checkpoint: Path, results: Path) -> str:
         cells = [mean_with_interval(of_region[metric].to_numpy(float)) for metric in metrics]
         lines.append(f"| {region} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def read_results(path: Path) -> tuple[Mapping[str, Any], pd.DataFrame]:
-    """What scripts/evaluate.py wrote: the summary, and the table beside it with a line for each case and region."""
-    content = read_json(path)
-    needed = ("model", "task", "protocol", "cases", "seen_in_training", "digests")
-    table = path.with_suffix(".csv")
-    if (
-        not isinstance(content, dict)
-        or any(key not in content for key in needed)
-        or not isinstance(content["digests"], dict)
-    ):
-        raise UserError(f"{path}: is not what scripts/evaluate.py writes; give the file that its --outpath named")
-    try:
-        entries = pd.read_csv(table)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{table}: cannot be read ({error}); it belongs to {path.name}, evaluate again") from None
-    if "region" not in entries or "case" not in entries:
-        raise UserError(f"{table}: has no columns case and region; it belongs to {path.name}, evaluate again")
-    return content, entries
 
 
 def mean_with_interval(values: Sequence[float] | np.ndarray[Any, np.dtype[np.float64]]) -> str:

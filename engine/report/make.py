@@ -6,17 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from datasets.raw.options import ListOptions, ReadingOptions
 from engine.evaluation.evaluate import cases_to_score
+from engine.evaluation.results import read_results
 from engine.report.case_tables import regions_of
 from engine.report.options import ReportOptions
 from engine.report.page import Around, Viewer, write_page
 from engine.report.scoring import WorstCases, history_of, load_networks, score_networks
 from engine.reporting import EvaluatedNetwork, format_table, results_table
 from utils.errors import UserError
-from utils.files import read_json
 
 WANTED = ("protocol", "regions", "model", "task", "seen_in_training", "config", "parameters", "gmacs")
 COLUMNS = ("case", "region", "reference_voxels", "predicted_voxels", "dice", "rvd", "hd95_mm")
@@ -26,7 +24,7 @@ def make_report(options: ReportOptions, of_list: ListOptions, reading: ReadingOp
     """Write the page, and print where it is."""
     viewer = Viewer()
     if options.results:
-        networks = [read_results(*pair) for pair in zip(options.results, options.network_names, strict=True)]
+        networks = [read_network(*pair) for pair in zip(options.results, options.network_names, strict=True)]
     else:
         loaded = load_networks(options.ckpt, options.network_names, options.device)
         worst = WorstCases(options.viewer_cases)
@@ -56,25 +54,10 @@ def print_hidden(shown: Mapping[str, str]) -> None:
         print("The page hides names that may be of patients: " + ", ".join(f"{b} is {a}" for a, b in hidden.items()))
 
 
-def read_results(path: Path, name: str) -> EvaluatedNetwork:
+def read_network(path: Path, name: str) -> EvaluatedNetwork:
     """What scripts/evaluate.py wrote, of whole volumes or archived slices; UserError for anything else."""
-    result = read_json(path)
-    if not isinstance(result, dict) or any(key not in result for key in WANTED):
-        raise UserError(f"{path}: is not a result of scripts/evaluate.py; give one of those")
+    result, table = read_results(path, WANTED, COLUMNS)
     if result["protocol"] == "slice protocol":
         raise UserError(f"{path}: is of the slice protocol, which has no whole cases; evaluate without it")
-    return EvaluatedNetwork(name, result, history_of(Path(result["checkpoint"])), read_cases(path.with_suffix(".csv")))
-
-
-def read_cases(path: Path) -> list[dict[str, Any]]:
-    """The lines of the table next to a result; what is undefined or not available is NaN."""
-    try:
-        table = pd.read_csv(path, dtype={"case": str, "region": str})
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; it lies next to the .json that evaluate.py writes: keep both") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a table ({error}); evaluate again") from None
-    if missing := [column for column in COLUMNS if column not in table]:
-        raise UserError(f"{path}: lacks the column {', '.join(missing)}; evaluate again")
     lines: list[dict[str, Any]] = table.to_dict("records")
-    return lines
+    return EvaluatedNetwork(name, result, history_of(Path(result["checkpoint"])), lines)
