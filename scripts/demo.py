@@ -153,20 +153,18 @@ def write_report(
     from engine.evaluation.evaluate import cases_to_score
     from engine.evaluation.options import CaseOptions
     from engine.provenance import shown_line
+    from engine.report.make import read_network
     from engine.report.page import Around, write_page
-    from engine.report.scoring import SHOWN_CASES, WorstCases, load_networks, score_networks
-    from engine.reporting import EvaluatedNetwork, format_table, results_table, seeds_table
-    from utils.files import read_json
+    from engine.report.scoring import SHOWN_CASES, WorstCases, load_networks, show_scored
+    from engine.reporting import format_table, results_table, seeds_table
 
-    seeds = {
-        name: [EvaluatedNetwork(name, read_json(path / "scores.json"), read_json(path / "history.json")) for path in of]
-        for name, of in folders.items()
-    }
+    seeds = {name: [read_network(path / "scores.json", name) for path in of] for name, of in folders.items()}
+    networks = [of_network[0] for of_network in seeds.values()]
     checkpoints = [of[0] / "best.ckpt" for of in folders.values()]
     loaded = load_networks(checkpoints, list(folders), device)
     where = CaseOptions(inpath=raw, splits=slices / "splits.json")
     worst = WorstCases(SHOWN_CASES)
-    networks = score_networks(loaded, cases_to_score(loaded[0].segmenter, where, ListOptions()), worst)
+    show_scored(loaded, networks, cases_to_score(loaded[0].segmenter, where, ListOptions(), text="drawing"), worst)
     gap = describe_gap(seeds[TEACHER_NAME], seeds[ALONE_NAME])
     notice, tables = f"{NOTICE} {gap}", {}
     if len(seeds[TEACHER_NAME]) > 1:

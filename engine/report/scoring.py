@@ -110,6 +110,23 @@ def score_networks(
     return [evaluated(network, scores[network.name], seconds[network.name]) for network in networks]
 
 
+def show_scored(
+    networks: Sequence[LoadedNetwork],
+    scored: Sequence[EvaluatedNetwork],
+    cases: Iterable[LabelledCase],
+    worst: WorstCases,
+    batch_size: int = 8,
+) -> None:
+    """Give `worst` what networks predict for cases whose scores are known; scored: the networks with these."""
+    for case in cases:
+        entries = [entry for network in scored for entry in network.cases if entry["case"] == case.name]
+        layers = {
+            network.name: network.segmenter.segment(case.image, network.segmenter.window or case.window, batch_size)
+            for network in networks
+        }
+        worst.add(case, networks[0].segmenter, layers, entries)
+
+
 def score_one(segmenter: Segmenter, case: LabelledCase, batch_size: int) -> tuple[Labels, list[RegionScores]]:
     """What a network predicts for a case, in the network's own window where it has one, and the scores."""
     predicted: list[Labels] = []
