@@ -32,7 +32,7 @@ This is no medical device. It was not approved by any authority, and nothing tha
 It was trained and scored on the data set above. Other scanners, protocols, contrast phases, patients and diseases than
 that holds can make it fail without a sign; score it on cases of your own before you rely on it. It looks at one axial
 slice at a time, sees nothing outside its frame, and knows no other structure than its labels."""
-NEEDED = ("model", "task", "protocol", "cases", "seen_in_training", "digests")
+NEEDED = ("model", "task", "protocol", "cases", "seen_in_training")
 NO_SCORES = "This network was not scored for this card; `--results` of scripts/export.py shows scores."
 NO_LICENCE = "Not stated. The terms of the data bind what was trained on it; the code that trained it is under MIT."
 
@@ -104,7 +104,7 @@ def score_table(segmenter: Segmenter, checkpoint: Path, results: Path) -> str:
             raise UserError(
                 f"{results}: are of {key} {content[key]}, and this network's is {own}; give its own results"
             )
-    digests = content["digests"]
+    digests = content.get("digests")
     if not isinstance(digests, dict) or digests.get(CHECKPOINT) != file_digest(checkpoint):
         raise UserError(f"{results}: are of another file than {checkpoint}; score that with evaluate.py")
     metrics = [metric for metric in SHOWN if metric in entries and entries[metric].notna().any()]
