@@ -7,33 +7,33 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
 
 import numpy as np
 import torch
-from monai.metrics.hausdorff_distance import compute_hausdorff_distance
-from monai.metrics.surface_dice import compute_surface_dice
-from monai.metrics.surface_distance import compute_average_surface_distance
+from monai.metrics.utils import get_edge_surface_distance
 from numpy.typing import NDArray
-from scipy import ndimage
+
+TOLERANCE_MM = 1.0
 
 
 def distance_scores(
     predicted: NDArray[np.bool_], reference: NDArray[np.bool_], spacing: tuple[float, float, float]
 ) -> dict[str, float]:
-    """HD95 and ASSD in mm, NSD at 1 mm, by MONAI, of masks [Z, Y, X] with spacing (z, y, x) in mm."""
+    """HD95 and ASSD in mm, NSD at 1 mm, of masks [Z, Y, X] with spacing (z, y, x) in mm.
+
+    All from one search for the nearest surface voxels; MONAI's own functions, which these equal, search once each.
+    """
     if not predicted.any() or not reference.any():
         both = not predicted.any() and not reference.any()
         return {"hd95_mm": math.nan, "assd_mm": math.nan, "nsd_1mm": math.nan if both else 0.0}
-    # Distances between surfaces do not change when the empty space around both is cut away.
-    box = ndimage.find_objects((predicted | reference).astype(np.uint8))[0]
-    y_pred, y = (torch.from_numpy(np.pad(mask[box], 1))[None, None] for mask in (predicted, reference))
-    options: dict[str, Any] = {"include_background": True, "spacing": list(spacing)}
+    masks = (torch.from_numpy(np.pad(mask, 1)) for mask in (predicted, reference))
     with warnings.catch_warnings():
         # MONAI 1.6 warns of an option that it sets itself.
         warnings.simplefilter("ignore", FutureWarning)
-        return {
-            "hd95_mm": float(compute_hausdorff_distance(y_pred, y, percentile=95, **options)),
-            "assd_mm": float(compute_average_surface_distance(y_pred, y, symmetric=True, **options)),
-            "nsd_1mm": float(compute_surface_dice(y_pred, y, class_thresholds=[1.0], **options)),
-        }
+        _, (there, back), _ = get_edge_surface_distance(*masks, spacing=list(spacing), symmetric=True)
+    everywhere = torch.cat([there, back])
+    return {
+        "hd95_mm": max(float(torch.quantile(distances, 0.95)) for distances in (there, back)),
+        "assd_mm": float(everywhere.mean()),
+        "nsd_1mm": float((everywhere <= TOLERANCE_MM).double().mean()),
+    }

@@ -6,6 +6,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+from monai.metrics.surface_dice import compute_surface_dice
+from monai.metrics.surface_distance import compute_average_surface_distance
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
@@ -82,6 +86,29 @@ def test_distances_equal_brute_force(shift: tuple[int, int, int]) -> None:
         },
         rel=1e-5,
     )
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_distances_equal_monais_own_functions() -> None:
+    rng = np.random.default_rng(0)
+    predicted, reference = (ndimage.gaussian_filter(rng.normal(size=(12, 40, 30)), 3) > 0.01 for _ in range(2))
+    masks = [torch.from_numpy(mask)[None, None] for mask in (predicted, reference)]
+    options = {"include_background": True, "spacing": list(SPACING)}
+    expected = {
+        "hd95_mm": float(compute_hausdorff_distance(*masks, percentile=95, **options)),
+        "assd_mm": float(compute_average_surface_distance(*masks, symmetric=True, **options)),
+        "nsd_1mm": float(compute_surface_dice(*masks, class_thresholds=[1.0], **options)),
+    }
+    assert distance_scores(predicted, reference, SPACING) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("corner", [(0, 0, 0), (3, 7, 9), (12, 20, 14)])
+def test_empty_space_around_both_masks_changes_nothing(corner: tuple[int, int, int]) -> None:
+    predicted, reference = box((1, 5), (4, 12), (5, 15)), box((2, 6), (5, 14), (5, 16))
+    wide = [np.zeros((20, 44, 38), bool) for _ in range(2)]
+    for target, mask in zip(wide, (predicted, reference), strict=True):
+        target[tuple(slice(start, start + side) for start, side in zip(corner, mask.shape, strict=True))] = mask
+    assert case_scores(wide[0], wide[1], SPACING) == pytest.approx(case_scores(predicted, reference, SPACING))
 
 
 def test_masks_that_touch_the_border_are_measured_whole() -> None:
