@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
+from utils.waiting import spin_briefly
+
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -25,6 +27,7 @@ def join_errors(errors: Sequence[str], most: int = 3) -> str:
 def run(main: Callable[[], None]) -> None:
     """Run an entry point: a `UserError`, or a full disk, becomes one line on stderr and exit status 2."""
     print_anything()
+    spin_briefly()
     try:
         main()
     except UserError as error:
