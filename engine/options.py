@@ -161,7 +161,9 @@ class MethodOptions:
 class DistillationOptions:
     """distillation: from which teacher, and how the methods act"""
 
-    tckpt: Path = option(MISSING, "the teacher's checkpoint", identity=False)
+    tckpt: Path = option(
+        MISSING, "the teacher's checkpoint, or nnunet:FOLDER[:FOLD], a 2D network of nnU-Net", identity=False
+    )
     kd_schedule: KDSchedule = option(
         "constant", "the distillation's weight: constant, up in the first quarter, or down to 0"
     )

@@ -31,7 +31,9 @@ ALIASES = {"teacher": "tckpt", "students": "smodel", **TRAINING_ALIASES}
 class BenchmarkOptions:
     """benchmark: what is compared, and where it goes"""
 
-    tckpt: Path | None = option(None, "the teacher's checkpoint", exclusive="teacher")
+    tckpt: Path | None = option(
+        None, "the teacher's checkpoint, or nnunet:FOLDER[:FOLD], a 2D network of nnU-Net", exclusive="teacher"
+    )
     train_teacher: str | None = option(
         None, "train this network first, as the students are, to be the teacher", exclusive="teacher", metavar="NETWORK"
     )
