@@ -22,6 +22,13 @@ ALIASES = {"pretrained": "init"}
 Window = tuple[Number, Number]
 """(low, high) in HU for CT, in the image's own units for MR."""
 SAVE_EVERY = Interval(minutes=10)
+NNUNET = "nnunet:"
+"""Before the model folder of a teacher that nnU-Net trained."""
+
+
+def is_nnunet(teacher: Path) -> bool:
+    """Whether a teacher is named as nnunet:FOLDER[:FOLD]."""
+    return str(teacher).startswith(NNUNET)
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,10 @@ class Segmenter:
         """The segmenter for the images of one case, where a network has to know how these are stored."""
         return self
 
+    def with_network(self, network: SegmentationNetwork, model: str) -> Segmenter:
+        """The same task, frame and window for another network of this project."""
+        return replace(self, network=network, model=model)
+
     def description(self) -> dict[str, Any]:
         """What a checkpoint records about the network, in plain types."""
         return {

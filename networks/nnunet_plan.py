@@ -40,7 +40,7 @@ def read_architecture(configuration: Mapping[str, Any]) -> Architecture:
         raise UserError(f"its network is {name}")
     residual, given = NETWORKS[name], dict(content["arch_kwargs"])
     blocks = "n_blocks_per_stage" if residual else "n_conv_per_stage"
-    norm_options, slope_options = given.pop("norm_op_kwargs") or {}, given.pop("nonlin_kwargs") or {}
+    norm_options, slope_options = (dict(given.pop(name) or {}) for name in ("norm_op_kwargs", "nonlin_kwargs"))
     conv, norm, activation = given.pop("conv_op"), given.pop("norm_op"), given.pop("nonlin")
     for kind, value, known in (
         ("convolution", conv, ("torch.nn.modules.conv.Conv2d",)),

@@ -23,8 +23,8 @@ from engine.benchmark.rows import EQUAL_TIME, LONGER, UNDISTILLED, Row, distinct
 from engine.benchmark.runs import Fold, is_trained
 from engine.benchmark.teachers import teacher_folder, with_teacher
 from engine.device import choose_device
+from engine.nnunet.segmenter import load_teacher
 from engine.options import DataOptions, TrainingOptions
-from engine.segmenter import load_segmenter
 from engine.training.run import decide_data
 from engine.training.teacher_view import other_view_note
 from networks import network_name
@@ -68,7 +68,7 @@ def plan(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions
     if against.removesuffix(EQUAL_TIME) not in (UNDISTILLED, LONGER, *(row.name for row in rows)):
         raise UserError(f"--against {options.against}: is no row of this benchmark; name it in --methods too")
 
-    teacher = load_segmenter(options.tckpt, torch.device("cpu"))[0] if options.tckpt else None
+    teacher = load_teacher(options.tckpt, torch.device("cpu"), data)[0] if options.tckpt else None
     data = decide_data(data, teacher)
     if teacher is not None and (note := other_view_note(data, teacher)):
         print(note, file=sys.stderr)

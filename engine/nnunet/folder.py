@@ -15,12 +15,12 @@ from torch import Tensor
 
 from datasets.labels import LabelMap, plain_name
 from engine.nnunet.plan import Plan, read_plan
+from engine.options import NNUNET
 from networks.nnunet import own_weights
 from utils.checkpoint import NUMPY_NUMBERS, find_weights, read_tensors, shorten
 from utils.errors import UserError
 from utils.files import read_json
 
-PREFIX = "nnunet:"
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 INSTEAD = (
     "let nnU-Net write its answers with nnUNetv2_predict --save_probabilities, and give them as --teacher_probabilities"
@@ -45,11 +45,6 @@ class ModelFolder:
     plan: Plan
     labels: tuple[str, ...]
     weights: dict[str, Tensor]
-
-
-def is_nnunet(path: Path) -> bool:
-    """Whether a teacher is named as nnunet:FOLDER[:fold]."""
-    return str(path).startswith(PREFIX)
 
 
 def read_model_folder(name: Path) -> ModelFolder:
@@ -119,7 +114,7 @@ def describe_classes(folder: ModelFolder, label_map: LabelMap, channels: tuple[t
 
 def _split(name: Path) -> tuple[Path, str | None]:
     """The folder, and the fold if one is named."""
-    text = str(name).removeprefix(PREFIX)
+    text = str(name).removeprefix(NNUNET)
     folder, _, fold = text.rpartition(":")
     if folder and re.fullmatch(r"all|\d+", fold):
         return Path(folder), fold
@@ -133,7 +128,7 @@ def _checkpoint(folder: Path, fold: str | None) -> Path:
         raise UserError(f"{folder}: has no fold_X with {' or '.join(CHECKPOINTS)}; train one, or give another folder")
     if fold is None and len(there) > 1:
         raise UserError(
-            f"{folder}: has the folds {', '.join(there)}; name one, as {PREFIX}{folder}:{next(iter(there))}, or, to "
+            f"{folder}: has the folds {', '.join(there)}; name one, as {NNUNET}{folder}:{next(iter(there))}, or, to "
             f"learn from all of them, {INSTEAD}"
         )
     if fold is not None and fold not in there:

@@ -16,10 +16,11 @@ from datasets.frame import LARGEST, SMALLEST, Frame
 from datasets.loader import framed_values
 from datasets.raw import LAYOUTS
 from datasets.slices.slice_folder import open_slices
-from engine.nnunet.folder import class_channels, describe_classes, is_nnunet, read_model_folder
+from engine.nnunet.folder import class_channels, describe_classes, read_model_folder
 from engine.nnunet.teacher import NnunetTeacher
-from engine.options import DataOptions
+from engine.options import DataOptions, is_nnunet
 from engine.segmenter import Segmenter, class_probabilities, load_segmenter, load_weights
+from networks.contract import SegmentationNetwork
 from networks.nnunet import NNUNet
 from utils.batch import Stored
 from utils.errors import UserError
@@ -40,6 +41,11 @@ class NnunetSegmenter(Segmenter):
 
     def for_case(self, name: str, stored_as: StoredAs | None) -> NnunetSegmenter:
         return replace(self, stored_as=known(stored_as, f"case {name}"))
+
+    def with_network(self, network: SegmentationNetwork, model: str) -> Segmenter:
+        return Segmenter(
+            network, model, self.dataset, self.label_map, self.frame, self.window, self.offsets, self.channel
+        )
 
     def framed_probabilities(
         self, image: NDArray[np.int16], window: tuple[float, float], batch_size: int = 8

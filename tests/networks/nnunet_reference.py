@@ -22,7 +22,7 @@ Description = dict[str, Any]
 def fill(network: nn.Module) -> None:
     """Set every parameter by a closed formula of its place among the sorted names."""
     for k, (_, parameter) in enumerate(sorted(network.named_parameters())):
-        values = torch.arange(parameter.numel(), dtype=torch.float64).mul(1.7).add(k).sin().mul(0.4)
+        values = torch.arange(parameter.numel(), dtype=torch.float64).mul(1.7).add(k).sin().mul(1.5)
         parameter.data.copy_(values.reshape(parameter.shape))
 
 
