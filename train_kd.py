@@ -49,6 +49,8 @@ def main() -> None:
 
     methods = method_options.specs()  # what the student learns from the teacher
     teacher, checkpoint = load_teacher(distillation.tckpt, choose_device(training.device), data)
+    if "about" in checkpoint:
+        print(checkpoint["about"], flush=True)
     student = network_name(chosen.smodel or "resnet_18")
     decided = decide_data(data, teacher)  # what was not given is the teacher's
     run_options = RunOptions(student, decided, training, replace(distillation, methods=methods))

@@ -86,7 +86,7 @@ def strong(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tenso
     others = {"others": image[1:]} if len(image) > 1 else {}
     moved = transform({"image": image[:1], "mask": mask[None], **others})
     moved_image, moved_mask = moved["image"].as_tensor().clamp(-1, 1), torch.as_tensor(moved["mask"])
-    image = torch.cat((moved_image, moved["others"].as_tensor())) if others else moved_image
+    image = torch.cat((moved_image, torch.as_tensor(moved["others"]).as_subclass(Tensor))) if others else moved_image
     return image, moved_mask.as_subclass(Tensor)[0].round().to(torch.uint8)
 
 

@@ -20,7 +20,7 @@ from engine.nnunet.folder import class_channels, describe_classes, read_model_fo
 from engine.nnunet.teacher import NnunetTeacher
 from engine.options import DataOptions, is_nnunet
 from engine.segmenter import Segmenter, class_probabilities, load_segmenter, load_weights
-from networks.contract import SegmentationNetwork
+from networks.contract import Channels, SegmentationNetwork
 from networks.nnunet import NNUNet
 from utils.batch import Stored
 from utils.errors import UserError
@@ -60,6 +60,12 @@ class NnunetSegmenter(Segmenter):
             yield part, class_probabilities(self.teacher().answer(stored).logits)
 
 
+def channels_in_folder(path: Path, classes: int) -> Channels:
+    """Of a teacher that nnunet:FOLDER[:FOLD] names, for a task of so many classes."""
+    folder = read_model_folder(path)
+    return replace(NNUNet(folder.plan.architecture, len(folder.labels)).channels, classes=classes)
+
+
 def load_teacher(path: Path, device: torch.device, data: DataOptions) -> tuple[Segmenter, dict[str, Any]]:
     """The teacher in a checkpoint, or in a folder of nnU-Net (nnunet:FOLDER[:fold]), and what its file says.
 
@@ -74,7 +80,6 @@ def load_teacher(path: Path, device: torch.device, data: DataOptions) -> tuple[S
     if slices.dataset_window is None:
         raise UserError(f"{path}: a network of nnU-Net can teach on CT alone, and {slices.folder} holds MR")
     channels = class_channels(folder, slices.label_map)
-    print(describe_classes(folder, slices.label_map, channels), flush=True)
     network = NNUNet(folder.plan.architecture, len(folder.labels))
     load_weights(network, folder.weights, f"{folder.checkpoint}: its weights do not fit plans.json")
     network.to(device).to(memory_format=torch.channels_last)
@@ -89,4 +94,8 @@ def load_teacher(path: Path, device: torch.device, data: DataOptions) -> tuple[S
         channel=slices.manifest.channel if slices.manifest else None,
         answers=NnunetTeacher(network, folder.plan, channels),
     )
-    return segmenter, {"cases": {"train": [], "val": []}, "config": {"nnunet": str(folder.checkpoint)}, "metrics": {}}
+    return segmenter, {
+        "cases": {"train": [], "val": []},
+        "config": {"nnunet": str(folder.checkpoint)},
+        "about": describe_classes(folder, slices.label_map, channels),
+    }
