@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ RESAMPLING = "resample_data_or_seg_to_shape"
 AS_STORED, REORIENTED = ("SimpleITKIO", "NibabelIO"), ("NibabelIOWithReorient",)
 """What reads an image's axes as they are stored, and what turns them to right, anterior and superior first."""
 MOST_PARENTS = 8
+LARGEST_PATCH = 4096
+SPACINGS = (0.01, 100.0)
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,20 @@ def read_plan(content: Mapping[str, Any], name: str) -> Plan:
         separate_z=data.get("force_separate_z"),
         median=(median[-2], median[-1]),
     )
-    if min(patch) < 1 or not (rows > 0 and columns > 0) or sorted(plan.transpose) != [0, 1, 2]:
-        raise ValueError("its patch, spacing or order of axes is none")
+    return _checked(plan)
+
+
+def _checked(plan: Plan) -> Plan:
+    """The same; ValueError for numbers that no plan of nnU-Net has, which would fill the memory or give no answer."""
+    steps = [math.prod(sides) for sides in zip(*plan.architecture.strides, strict=True)]
+    if any(not 0 < side <= LARGEST_PATCH or side % step for side, step in zip(plan.patch, steps, strict=True)):
+        raise ValueError("its patch is none of its network")
+    if not all(SPACINGS[0] <= length <= SPACINGS[1] for length in plan.spacing):
+        raise ValueError("its spacing is none in mm")
+    if not (math.isfinite(plan.mean) and math.isfinite(plan.std) and -math.inf < plan.low < plan.high < math.inf):
+        raise ValueError("its intensities are none")
+    if sorted(plan.transpose) != [0, 1, 2] or not {plan.image_order, plan.logits_order} <= set(range(6)):
+        raise ValueError("its order of axes or of splines is none")
     return plan
 
 

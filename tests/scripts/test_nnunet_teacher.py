@@ -89,6 +89,8 @@ def test_it_is_scored_beside_its_students_in_a_benchmark(job: Path) -> None:
         "--also_test", job / "raw", "--outpath", job / "bench", *SHORT,
     ))  # fmt: skip
     assert "FAILED" not in text
+    # A step that cannot be timed is left out without a word.
+    assert read_json(job / "bench" / "costs.json")["steps"]["tiny"].keys() >= {"kd"}
     teacher = read_json(job / "bench" / "teacher.json")
     assert len(teacher["rows"]) == 2 and all(0 <= row["dice"] <= 1 for row in teacher["rows"])
     # Raw cases of the same names give the same scores as their slices.

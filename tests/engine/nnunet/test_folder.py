@@ -115,6 +115,29 @@ def test_trainers_of_nnunet_that_train_the_planned_network_are_known(trainer: st
     assert read(write_model_folder(tmp_path / "model", trainer_name=trainer)).plan.patch == (32, 48)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"patch_size": [32, 50]},
+        {"patch_size": [0, 48]},
+        {"patch_size": [8_000_000, 48]},
+        {"spacing": [1e-9, 1.0]},
+        {"spacing": [float("nan"), 1.0]},
+        {"resampling_fn_data_kwargs": {"order": 9}},
+    ],
+)
+def test_numbers_that_no_plan_has_are_refused(changes: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"plans\.json: is not of a form that is known here \(ValueError"):
+        read(write_model_folder(tmp_path / "model", changed(**changes)))
+
+
+def test_intensities_have_to_be_numbers(tmp_path: Path) -> None:
+    content = settings()
+    content["foreground_intensity_properties_per_channel"]["0"]["mean"] = float("nan")
+    with pytest.raises(UserError, match="its intensities are none"):
+        read(write_model_folder(tmp_path / "model", content))
+
+
 def test_a_configuration_has_what_it_inherits(tmp_path: Path) -> None:
     content = settings()
     content["configurations"]["small"] = {"inherits_from": "2d", "patch_size": [16, 16]}
