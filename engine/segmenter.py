@@ -291,8 +291,8 @@ def describe_segmenter(
     )
 
 
-def load_weights(network: nn.Module, weights: Mapping[str, Tensor], fault: str) -> None:
-    """Load a state dict; UserError, which begins with `fault` and names the keys, where it is another network's."""
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], fault: str, advice: str = ADVICE) -> None:
+    """Load a state dict; UserError, from `fault` to `advice` with the keys between, where it is another network's."""
     own = network.state_dict()
     keys = {
         "lacking": [key for key in own if key not in weights],
@@ -300,7 +300,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], fault: str) 
         "of another shape": [key for key in own if key in weights and own[key].shape != weights[key].shape],
     }
     if wrong := [f"{len(names)} {kind} ({shorten(names)})" for kind, names in keys.items() if names]:
-        raise UserError(f"{fault}: {'; '.join(wrong)}; {ADVICE}")
+        raise UserError(f"{fault}: {'; '.join(wrong)}; {advice}")
     network.load_state_dict(weights)
 
 

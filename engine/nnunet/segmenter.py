@@ -16,7 +16,7 @@ from datasets.frame import LARGEST, SMALLEST, Frame
 from datasets.loader import framed_values
 from datasets.raw import LAYOUTS
 from datasets.slices.slice_folder import open_slices
-from engine.nnunet.folder import class_channels, describe_classes, read_model_folder
+from engine.nnunet.folder import INSTEAD, class_channels, describe_classes, read_model_folder
 from engine.nnunet.teacher import NnunetTeacher
 from engine.options import DataOptions, is_nnunet
 from engine.segmenter import Segmenter, class_probabilities, load_segmenter, load_weights
@@ -81,7 +81,7 @@ def load_teacher(path: Path, device: torch.device, data: DataOptions) -> tuple[S
         raise UserError(f"{path}: a network of nnU-Net can teach on CT alone, and {slices.folder} holds MR")
     channels = class_channels(folder, slices.label_map)
     network = NNUNet(folder.plan.architecture, len(folder.labels))
-    load_weights(network, folder.weights, f"{folder.checkpoint}: its weights do not fit plans.json")
+    load_weights(network, folder.weights, f"{folder.checkpoint}: its weights do not fit plans.json", INSTEAD)
     network.to(device).to(memory_format=torch.channels_last)
     size = min(max(*folder.plan.median, SMALLEST), LARGEST)
     segmenter = NnunetSegmenter(

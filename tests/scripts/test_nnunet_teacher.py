@@ -82,6 +82,15 @@ def test_what_it_cannot_do_is_one_line(job: Path, more: tuple[object, ...], mess
     assert not (job / "refused").exists()
 
 
+def test_weights_of_another_network_than_the_planned_one_are_refused(job: Path) -> None:
+    plans = read_json(write_model_folder(job / "unlike") / "plans.json")
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["n_conv_per_stage"] = [2, 1, 2, 1]
+    (job / "unlike" / "plans.json").write_text(json.dumps(plans))
+    error = error_of(in_process("train_kd.py", *words(job, "refused", "--tckpt", f"nnunet:{job / 'unlike'}")))
+    assert "its weights do not fit plans.json: 4 lacking (encoder.stages.0.0.convs.1.conv.weight" in error
+    assert error.rstrip().endswith("--teacher_probabilities") and not (job / "refused").exists()
+
+
 def test_it_is_scored_beside_its_students_in_a_benchmark(job: Path) -> None:
     text = output_of(in_process(
         "scripts/benchmark.py", "--teacher", f"nnunet:{job / 'model'}", "--smodel", "tiny", "--methods", "kd",
