@@ -5,6 +5,7 @@
     python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_34 --kd hlfd at:3.0
     python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_18_os8 --init teacher
     python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_18 --kd kd,temperature=2 fitnet:0.1
+    python train_kd.py --tckpt nnunet:nnUNet_results/Dataset220/nnUNetTrainer__nnUNetPlans__2d:0 --smodel malunet
 
 Data set, task, frame and window are the teacher's unless given. Methods add up; `name:2` doubles all of one's
 own weights, and `name,option=value` sets an option of one. `--list_methods` prints every method with its options.
@@ -40,14 +41,16 @@ def main() -> None:
 
     # PyTorch takes seconds to load, and --help should not wait for it.
     from engine.device import choose_device
-    from engine.segmenter import load_segmenter
+    from engine.nnunet.segmenter import load_teacher
     from engine.training.run import decide_data, make_trainer, train
     from engine.training.teacher_view import other_view_note
     from networks import network_name
     from utils.progress import print_note
 
     methods = method_options.specs()  # what the student learns from the teacher
-    teacher, checkpoint = load_segmenter(distillation.tckpt, choose_device(training.device))
+    teacher, checkpoint = load_teacher(distillation.tckpt, choose_device(training.device), data)
+    if "about" in checkpoint:
+        print(checkpoint["about"], flush=True)
     student = network_name(chosen.smodel or "resnet_18")
     decided = decide_data(data, teacher)  # what was not given is the teacher's
     run_options = RunOptions(student, decided, training, replace(distillation, methods=methods))

@@ -1,4 +1,8 @@
-"""Augmentation of one framed slice. All randomness comes from the generator passed in."""
+"""Augmentation of one framed slice. All randomness comes from the generator passed in.
+
+An image is float [1, h, w], in [-1, 1], or [1 + n, h, w] with n maps after the slice that move as it does, and whose
+values stay what they are.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ NOISE = 0.1
 
 
 def unchanged(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """image: float [1, h, w]; mask: uint8 [h, w]."""
+    """image: as above; mask: uint8 [h, w]."""
     return image, mask
 
 
@@ -36,6 +40,7 @@ def mild(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor,
     No flips and no quarter turns, for anatomy has a left and a right.
     """
     image, mask = _move(image, mask, rng)
+    image, others = image[:1], image[1:]
     if rng.random() < 0.5:
         low, high = map(math.log, GAMMAS)
         gamma = math.exp(rng.uniform(low, high))
@@ -43,7 +48,7 @@ def mild(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor,
     if rng.random() < 0.25:
         noise = rng.standard_normal(image.shape, dtype=np.float32)
         image = image.add(torch.from_numpy(noise), alpha=rng.uniform(0, NOISE))
-    return image.clamp(-1, 1), mask
+    return torch.cat((image.clamp(-1, 1), others)), mask
 
 
 def _move(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -78,9 +83,11 @@ def strong(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tenso
         return image, mask
     transform = _deformations(*mask.shape)[int(rng.integers(3))]
     transform.set_random_state(seed=int(rng.integers(2**32)))
-    moved = transform({"image": image, "mask": mask[None]})
-    moved_image, moved_mask = moved["image"].as_tensor(), torch.as_tensor(moved["mask"])
-    return moved_image.clamp(-1, 1), moved_mask.as_subclass(Tensor)[0].round().to(torch.uint8)
+    others = {"others": image[1:]} if len(image) > 1 else {}
+    moved = transform({"image": image[:1], "mask": mask[None], **others})
+    moved_image, moved_mask = moved["image"].as_tensor().clamp(-1, 1), torch.as_tensor(moved["mask"])
+    image = torch.cat((moved_image, torch.as_tensor(moved["others"]).as_subclass(Tensor))) if others else moved_image
+    return image, moved_mask.as_subclass(Tensor)[0].round().to(torch.uint8)
 
 
 @cache
@@ -91,8 +98,9 @@ def _deformations(height: int, width: int) -> tuple[Any, ...]:
     from monai.transforms.spatial.dictionary import Rand2DElasticd, RandAffined
 
     shared: dict[str, Any] = {
-        "keys": ("image", "mask"),
-        "mode": ("bilinear", "nearest"),
+        "keys": ("image", "mask", "others"),
+        "mode": ("bilinear", "nearest", "bilinear"),
+        "allow_missing_keys": True,
         "padding_mode": "border",
         "prob": 1.0,
         "rotate_range": ROTATION,

@@ -52,6 +52,11 @@ class Frame:
             mask = F.interpolate(mask[:, None], size, mode="nearest-exact")[:, 0]
         return self._apply_crop(mask, 0)
 
+    def spacing(self, source: tuple[float, float, float], shape: tuple[int, ...]) -> tuple[float, float, float]:
+        """(z, y, x) in mm of the frame's pixels, for slices of the source's spacing and the `shape`."""
+        rows, columns = self._resized_shape(shape)
+        return source[0], source[1] * (shape[0] / rows), source[2] * (shape[1] / columns)
+
     def back(self, values: Tensor, shape: tuple[int, int], outside: float | None = None) -> Tensor:
         """[N, C, h, w] -> [N, C, H, W], the `shape` of the source slice.
 

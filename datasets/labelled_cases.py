@@ -20,6 +20,7 @@ from datasets.slices.slice_folder import SliceFolder, case_of
 from datasets.window import volume_window
 from utils.errors import UserError, join_errors
 from utils.progress import print_note
+from utils.stored_as import StoredAs
 
 
 @dataclass
@@ -27,7 +28,8 @@ class LabelledCase:
     """image: int16 [N, H, W]; label: uint8, the source's labels; window: in the image's stored units.
 
     spacing: (z, y, x) in mm; None where it is not available or slices are missing. numbers: the source's own of each
-    slice; None where every slice is here. files: those that were read; notes: what is unusual in them.
+    slice; None where every slice is here. files: those that were read; notes: what is unusual in them. stored_as: None
+    where slices do not say it.
     """
 
     name: str
@@ -38,6 +40,7 @@ class LabelledCase:
     numbers: tuple[int, ...] | None = None
     files: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    stored_as: StoredAs | None = None
 
 
 def cases_in_slices(
@@ -53,7 +56,8 @@ def cases_in_slices(
         numbers = tuple(case_of(each)[1] for each in slices.cases[name])
         files = [slices.folder / each for each in slices.cases[name]]
         notes = slices.manifest.cases[name].notes if slices.manifest else []
-        yield LabelledCase(name, image, label, spacing, slices.window(name, window), numbers, files, notes)
+        shown, stored_as = slices.window(name, window), slices.stored_as(name)
+        yield LabelledCase(name, image, label, spacing, shown, numbers, files, notes, stored_as)
 
 
 def raw_cases(
@@ -89,7 +93,9 @@ def raw_cases(
         if not errors:
             shown = volume_window(volume, window)
             files = [path for path in (*cases[name].sources, cases[name].label) if path]
-            yield LabelledCase(name, volume.image, volume.label, volume.spacing, shown, None, files, volume.notes)
+            yield LabelledCase(
+                name, volume.image, volume.label, volume.spacing, shown, None, files, volume.notes, volume.stored_as
+            )
     for note in summarise_notes(notes):
         print_note(note)
     if errors:

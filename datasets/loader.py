@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from multiprocessing import active_children
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +20,13 @@ from datasets.frame import Frame
 from datasets.slices.slice_folder import SliceFolder, case_of
 from datasets.slices.unlabelled import UnlabelledSlices
 from datasets.window import window_image
-from utils.batch import UNLABELLED, Batch, mixup
+from utils.batch import UNLABELLED, Batch, Stored, mixup
 from utils.errors import UserError
 from utils.seeding import generator
+from utils.stored_as import StoredAs, known
 
-Sample = tuple[Tensor, Tensor, str]
+Sample = tuple[Tensor, Tensor, str] | tuple[Tensor, Tensor, str, dict[str, Stored]]
+"""image, mask, case, and further fields of `Batch` by their names where there are any."""
 
 
 class SliceDataset(Dataset[Sample]):
@@ -31,6 +34,9 @@ class SliceDataset(Dataset[Sample]):
 
     names: slice files of `slices`; window: HU, in place of the data set's own. With n names, the items from n on are
     the slices of `unlabelled` in endless repetition, their masks `UNLABELLED`.
+
+    with_stored: an item has a fourth part, {"stored": what the source holds, int16 [1, h, w]}. What moves the image
+    moves these values; what changes its intensities leaves them.
     """
 
     def __init__(
@@ -42,11 +48,12 @@ class SliceDataset(Dataset[Sample]):
         seed: int = 0,
         window: tuple[float, float] | None = None,
         unlabelled: UnlabelledSlices | None = None,
+        with_stored: bool = False,
     ) -> None:
         self.slices, self.names, self.frame, self.seed = slices, list(names), frame, seed
         self.augment = get_augment(augment)
         self.window = window
-        self.unlabelled = unlabelled
+        self.unlabelled, self.with_stored = unlabelled, with_stored
 
     def __len__(self) -> int:
         """The number of slices with a mask."""
@@ -55,20 +62,38 @@ class SliceDataset(Dataset[Sample]):
     def __getitem__(self, item: tuple[int, int]) -> Sample:
         epoch, i = item
         if i < len(self.names) or self.unlabelled is None:
-            name = self.names[i]
+            name, slices = self.names[i], self.slices
             case, _ = case_of(name)
             ct, mask = self.slices.read(name)
             image = self._image(ct, self.slices.window(case, self.window))
             classes = self.frame.labels(torch.from_numpy(self.slices.label_map.encode(mask))[None])[0]
         else:
-            ct, window, case = self.unlabelled.read((i - len(self.names)) % len(self.unlabelled), self.window)
+            place = (i - len(self.names)) % len(self.unlabelled)
+            slices, name = self.unlabelled.files[place]
+            ct, window, case = self.unlabelled.read(place, self.window)
             image = self._image(ct, window)
             classes = torch.full(image.shape[1:], UNLABELLED, dtype=torch.uint8)
+        if self.with_stored:
+            image = torch.cat([image, framed_values(ct, self.frame)])
         image, classes = self.augment(image, classes, generator(self.seed, "augment", epoch, i))
-        return image, classes, case
+        if not self.with_stored:
+            return image, classes, case
+        values = image[1:].round().to(torch.int16)
+        return image[:1], classes, case, {"stored": Stored(values, [framed_origin(slices, case, self.frame, ct.shape)])}
 
     def _image(self, ct: NDArray[np.int16], window: tuple[float, float]) -> Tensor:
         return self.frame.image(torch.from_numpy(window_image(ct, *window))[None])
+
+
+def framed_values(ct: NDArray[np.int16], frame: Frame) -> Tensor:
+    """Stored values [H, W] in the frame, float32 [1, h, w]; where it pads, the slice's lowest."""
+    return frame.image(torch.from_numpy(ct.astype(np.float32))[None], pad=float(ct.min()))
+
+
+def framed_origin(slices: SliceFolder, case: str, frame: Frame, shape: tuple[int, ...]) -> StoredAs:
+    """How a slice [H, W] is stored, with the spacing of the frame's pixels; UserError where that was not recorded."""
+    origin = known(slices.stored_as(case), f"{slices.folder}: case {case}")
+    return origin._replace(spacing=frame.spacing(origin.spacing, shape))
 
 
 class StepBatches(Sampler[list[tuple[int, int]]]):
@@ -188,9 +213,11 @@ def kill_loading_processes() -> None:
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples; UserError if the slices differ in size, which native sizes without a crop allow."""
-    images, masks, cases = zip(*samples, strict=True)
+    images, masks, cases, *others = zip(*samples, strict=True)
     if len({image.shape for image in images}) > 1:
         raise UserError(
             f"slices of {', '.join(sorted(set(cases)))} differ in size; give --size, --crop or --batch_size 1"
         )
-    return Batch(torch.stack(images), torch.stack(masks), list(cases))
+    names = others[0][0] if others else ()
+    fields: dict[str, Any] = {name: Stored.joined([each[name] for each in others[0]]) for name in names}
+    return Batch(torch.stack(images), torch.stack(masks), list(cases), **fields)

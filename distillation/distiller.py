@@ -59,6 +59,10 @@ class Distiller(TrainingTask):
         self.gradient_share = GradientShare()
         self.step, self.steps, self.strength = 0, 0, SCHEDULES[schedule](0.0)
 
+    @property
+    def needs_stored(self) -> bool:
+        return self.teacher.needs_stored
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """{term: weighted scalar, ..., "loss": their sum}; autocast reaches the networks, not the losses."""
         teacher = in_float32(self.teacher.features(batch), self.teacher.channels.has_decoder)

@@ -22,6 +22,11 @@ class TrainingTask(nn.Module):
     `network` is what gets validated and exported; the hooks are those of `Method`.
     """
 
+    @property
+    def needs_stored(self) -> bool:
+        """Whether batches have to bring along what the sources hold."""
+        return False
+
     def __init__(self, network: SegmentationNetwork) -> None:
         super().__init__()
         self.network = network

@@ -11,7 +11,12 @@ from utils.batch import Batch
 
 
 class Teacher(Protocol):
-    """Anything that gives features for a batch."""
+    """Anything that gives features for a batch.
+
+    needs_stored: whether it takes the batch's stored values, so that these have to be loaded.
+    """
+
+    needs_stored: bool
 
     @property
     def channels(self) -> Channels: ...
@@ -23,6 +28,8 @@ class Teacher(Protocol):
 
 class NetworkTeacher:
     """A frozen network in eval mode, which stays on its device."""
+
+    needs_stored = False
 
     def __init__(self, network: SegmentationNetwork) -> None:
         self.network = network.eval().requires_grad_(False)

@@ -22,6 +22,13 @@ ALIASES = {"pretrained": "init"}
 Window = tuple[Number, Number]
 """(low, high) in HU for CT, in the image's own units for MR."""
 SAVE_EVERY = Interval(minutes=10)
+NNUNET = "nnunet:"
+"""Before the model folder of a teacher that nnU-Net trained."""
+
+
+def is_nnunet(teacher: Path) -> bool:
+    """Whether a teacher is named as nnunet:FOLDER[:FOLD]."""
+    return str(teacher).startswith(NNUNET)
 
 
 @dataclass(frozen=True)
@@ -161,7 +168,9 @@ class MethodOptions:
 class DistillationOptions:
     """distillation: from which teacher, and how the methods act"""
 
-    tckpt: Path = option(MISSING, "the teacher's checkpoint", identity=False)
+    tckpt: Path = option(
+        MISSING, "the teacher's checkpoint, or nnunet:FOLDER[:FOLD], a 2D network of nnU-Net", identity=False
+    )
     kd_schedule: KDSchedule = option(
         "constant", "the distillation's weight: constant, up in the first quarter, or down to 0"
     )

@@ -17,6 +17,7 @@ from datasets.frame import Frame
 from datasets.labels import LabelMap
 from datasets.raw import MR_LAYOUTS
 from datasets.window import window_image
+from distillation.teacher import NetworkTeacher, Teacher
 from engine.device import choose_device
 from engine.options import PredictionOptions
 from engine.runtime.files import ONNX, SAFETENSORS, TORCH, read_onnx, read_safetensors
@@ -27,6 +28,7 @@ from utils.ahead import ahead, one_behind
 from utils.batch import most_probable
 from utils.checkpoint import ADVICE, load_checkpoint, shorten
 from utils.errors import UserError
+from utils.stored_as import StoredAs
 
 LARGEST_OFFSET = 100.0  # Of logits: the grid of decisions ends long before.
 DESCRIPTION = ("model", "dataset", "task", "frame", "window", "cases", "config")
@@ -56,6 +58,18 @@ class Segmenter:
     def device(self) -> torch.device:
         """Where the network expects its images: the CPU for one without parameters of its own."""
         return next(self.network.parameters(), torch.empty(0)).device
+
+    def teacher(self) -> Teacher:
+        """What a student learns from."""
+        return NetworkTeacher(self.network)
+
+    def for_case(self, name: str, stored_as: StoredAs | None) -> Segmenter:
+        """The segmenter for the images of one case, where a network has to know how these are stored."""
+        return self
+
+    def with_network(self, network: SegmentationNetwork, model: str) -> Segmenter:
+        """The same task, frame and window for another network of this project."""
+        return replace(self, network=network, model=model)
 
     def description(self) -> dict[str, Any]:
         """What a checkpoint records about the network, in plain types."""
@@ -277,8 +291,8 @@ def describe_segmenter(
     )
 
 
-def load_weights(network: nn.Module, weights: Mapping[str, Tensor], fault: str) -> None:
-    """Load a state dict; UserError, which begins with `fault` and names the keys, where it is another network's."""
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], fault: str, advice: str = ADVICE) -> None:
+    """Load a state dict; UserError, from `fault` to `advice` with the keys between, where it is another network's."""
     own = network.state_dict()
     keys = {
         "lacking": [key for key in own if key not in weights],
@@ -286,7 +300,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], fault: str) 
         "of another shape": [key for key in own if key in weights and own[key].shape != weights[key].shape],
     }
     if wrong := [f"{len(names)} {kind} ({shorten(names)})" for kind, names in keys.items() if names]:
-        raise UserError(f"{fault}: {'; '.join(wrong)}; {ADVICE}")
+        raise UserError(f"{fault}: {'; '.join(wrong)}; {advice}")
     network.load_state_dict(weights)
 
 

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from utils.stored_as import StoredAs
+
 # Every pixel of the mask of a slice without a mask.
 UNLABELLED = 255
+
+
+class Stored(NamedTuple):
+    """What the sources hold of the slices of a batch: values int16 [B, 1, H, W], and how each is stored.
+
+    The values lie as the image's pixels do, and are not clipped to a window. The spacing is that of these pixels.
+    """
+
+    values: Tensor
+    origins: list[StoredAs]
+
+    @staticmethod
+    def joined(slices: Sequence[Stored]) -> Stored:
+        """A batch of single slices, whose values are [1, H, W] each."""
+        return Stored(torch.stack([each.values for each in slices]), [each.origins[0] for each in slices])
+
+    def to(self, device: torch.device) -> Stored:
+        """A copy on another device; from pinned memory it does not block."""
+        return self._replace(values=self.values.to(device, non_blocking=True))
 
 
 class Batch(NamedTuple):
     """image: float32 [B, 1, H, W] in [-1, 1]; mask: uint8 [B, H, W], class indices; cases: B names.
 
     Where a slice has no mask, every pixel of `mask` is `UNLABELLED`. After `mixup` a share of 0.5 to 1 of an image is
-    the slice that `mask` and `cases` describe, and the rest another slice, of `other_mask`.
+    the slice that `mask` and `cases` describe, and the rest another slice, of `other_mask`. stored: for a teacher that
+    does not take the window's values.
     """
 
     image: Tensor
@@ -24,12 +47,14 @@ class Batch(NamedTuple):
     cases: list[str]
     other_mask: Tensor | None = None
     share: float = 1.0
+    stored: Stored | None = None
 
     def to(self, device: torch.device) -> Batch:
         """A copy on another device; from pinned memory it does not block."""
         image, mask = self.image.to(device, non_blocking=True), self.mask.to(device, non_blocking=True)
         other = None if self.other_mask is None else self.other_mask.to(device, non_blocking=True)
-        return Batch(image, mask, self.cases, other, self.share)
+        stored = None if self.stored is None else self.stored.to(device)
+        return self._replace(image=image, mask=mask, other_mask=other, stored=stored)
 
 
 def most_probable(scores: Tensor) -> Tensor:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import codecs
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy._core.multiarray import scalar
 from torch import Tensor
 
 from utils.errors import UserError
@@ -18,6 +21,16 @@ WEIGHTS = ("weights", "state_dict", "model_state_dict", "model", "network_weight
 """Where checkpoints of this project, and of others, keep a network's weights."""
 WRAPPERS = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before every name."""
+Allowed = Sequence[Callable[..., Any] | tuple[Callable[..., Any], str]]
+"""What a file may name besides tensors, each with the name it has there if that is another."""
+NUMPY_NUMBERS: Allowed = (
+    (scalar, "numpy.core.multiarray.scalar"),
+    (scalar, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in "?bhilqBHILQefd"),
+    codecs.encode,
+)
+"""NumPy's scalars, as one number of an array is saved: they hold bytes, and a type that is looked up here."""
 ADVICE = "give a checkpoint that train.py or train_kd.py wrote"
 
 
@@ -40,19 +53,20 @@ def _system_error(error: RuntimeError) -> OSError | RuntimeError:
     return cause or error
 
 
-def read_tensors(path: Path) -> Any:
+def read_tensors(path: Path, allowed: Allowed = ()) -> Any:
     """What PyTorch saved in a file, on the CPU and without running code.
 
-    UserError if it is damaged, or holds more than tensors and plain types.
+    allowed: what it may hold besides. UserError if it is damaged, or holds more than that, tensors and plain types.
     """
     try:
         path.open("rb").close()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); allow it, or give another file") from None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception:
-        if names := _objects_in(path):
+        if names := _objects_in(path, allowed):
             raise UserError(
                 f"{path}: is not a checkpoint that can be read: it holds Python objects ({shorten(names)}), which are "
                 f"never loaded, for they can run code; save its weights alone, or {ADVICE}"
@@ -63,10 +77,11 @@ def read_tensors(path: Path) -> Any:
         ) from None
 
 
-def _objects_in(path: Path) -> list[str]:
+def _objects_in(path: Path, allowed: Allowed) -> list[str]:
     """The names of what a file of PyTorch wants to import, without importing it; empty for any other file."""
     try:
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        with torch.serialization.safe_globals(list(allowed)):
+            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:
         return []
 

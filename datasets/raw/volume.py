@@ -14,7 +14,7 @@ import numpy as np
 from isal import igzip
 from numpy.typing import NDArray
 
-from datasets.raw.geometry import form_notes, image_notes, place_label
+from datasets.raw.geometry import codes, form_notes, image_notes, place_label
 from datasets.raw.hounsfield import check_hounsfield, looks_like_hounsfield, refuse_modality
 from datasets.raw.intensities import Scaled, fill_non_finite, level_counts, to_int16
 from datasets.raw.label_values import read_label
@@ -25,6 +25,7 @@ from datasets.raw.segments import SegmentCode
 from datasets.raw.tree import nifti_stem
 from utils.errors import UserError
 from utils.files import atomic_write
+from utils.stored_as import StoredAs
 
 if TYPE_CHECKING:
     from datasets.raw.dicom_volume import Series
@@ -51,6 +52,11 @@ class Volume:
     notes: list[str] = field(default_factory=list)
     label_geometry: str | None = None
     series: Series | None = None
+
+    @property
+    def stored_as(self) -> StoredAs:
+        """Of its axial slices."""
+        return StoredAs(self.spacing, self.scale, self.shift, codes(self.affine))
 
     @cached_property
     def level_counts(self) -> NDArray[np.int64]:

@@ -49,6 +49,7 @@ class ManifestCase:
     split: train, val or test; tasks: by the task's name; label_geometry: "header" or "array" where the user chose
     how the segmentation lies on the image; hounsfield, any_intensity: whether it was read as CT, and without the check
     of its intensities (None and False of earlier versions); patient: None where the case's name says whose it is;
+    orientation: where the source's axes run to, as LPS (None of earlier versions);
     digests: of the written slices' contents, by their numbers (`datasets.slices.digests`), of all cut since there are
     digests.
     """
@@ -66,6 +67,7 @@ class ManifestCase:
     hounsfield: bool | None = None
     any_intensity: bool = False
     patient: str | None = None
+    orientation: str | None = None
     digests: dict[int, str] = field(default_factory=dict)
 
     @property
@@ -109,6 +111,7 @@ class ManifestCase:
             hounsfield=content.get("hounsfield"),
             any_intensity=content.get("any_intensity", False),
             patient=content.get("patient"),
+            orientation=content.get("orientation"),
             digests={int(index): digest for index, digest in digests},
         )
 

@@ -24,6 +24,7 @@ from datasets.window import percentile_window, stored_window
 from utils.errors import UserError
 from utils.progress import print_note
 from utils.registry import match_name, normalise_name
+from utils.stored_as import StoredAs
 
 
 def list_file(folder: Path, dataset: str, task: str) -> Path:
@@ -157,6 +158,13 @@ class SliceFolder:
     def spacing(self, case: str) -> tuple[float, float, float] | None:
         """(z, y, x) in mm; None without a manifest."""
         return self.manifest.cases[case].spacing if self.manifest else None
+
+    def stored_as(self, case: str) -> StoredAs | None:
+        """How the case's slices are stored; None where that was not recorded when they were cut."""
+        entry = self.manifest.cases[case] if self.manifest else None
+        if entry is None or entry.orientation is None:
+            return None
+        return StoredAs(entry.spacing, entry.scale, entry.shift, entry.orientation)
 
     @property
     def patients(self) -> dict[str, str]:

@@ -100,6 +100,7 @@ def cut_case(job: CutJob) -> ManifestCase | UserError:
         hounsfield=job.hounsfield,
         any_intensity=job.reading.any_intensity,
         patient=job.case.patient,
+        orientation=volume.stored_as.orientation,
     )
     numbered = [(int(index), mask) for index, mask in zip(volume.slices, masks, strict=True)]
     not_empty = [(index, mask) for index, mask in numbered if mask is not None and mask.any()]

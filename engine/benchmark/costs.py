@@ -17,7 +17,8 @@ from engine.benchmark.runs import Fold, Run, row_folder, run_options
 from engine.benchmark.train_and_score import logged, use_threads
 from engine.cost import measure_in_turns, network_cost, segmentation_speed
 from engine.device import Precision, choose_device, environment
-from engine.segmenter import Segmenter, load_segmenter
+from engine.nnunet.segmenter import load_teacher
+from engine.segmenter import Segmenter
 from engine.training.timed_step import TimedStep
 from networks import build
 from utils.errors import UserError
@@ -42,7 +43,8 @@ def measure(fold: Fold, students: Sequence[str], rows: Sequence[Row], longer: fl
     use_threads(fold)
     costs = read_costs(fold)
     refuse_other_length(fold, students, costs, longer)
-    measure_networks(fold, students, load_segmenter(fold.teacher, torch.device("cpu"))[0], costs)
+    teacher, _ = load_teacher(fold.teacher, torch.device("cpu"), fold.data)
+    measure_networks(fold, students, teacher, costs)
     for student in students:
         steps = measure_steps(fold, student, rows, costs)
         set_lengths(costs["lengths"].setdefault(student, {}), steps, rows, longer)
@@ -113,8 +115,9 @@ def measure_networks(fold: Fold, students: Sequence[str], teacher: Segmenter, co
     costs["teacher"] = teacher.model
     for name in dict.fromkeys([teacher.model, *students]):
         if not _measured_under(costs["networks"].get(name, {}), processor):
-            network = teacher.network if name == teacher.model else build(name, teacher.label_map.num_classes)
-            segmenter = replace(teacher, network=network, model=name)
+            segmenter = teacher
+            if name != teacher.model:
+                segmenter = teacher.with_network(build(name, teacher.label_map.num_classes), name)
             costs["networks"][name] = {**cost_on_slices(segmenter, slices), **processor}
 
 
@@ -141,7 +144,8 @@ def cost_on_slices(segmenter: Segmenter, slices: SliceFolder) -> dict[str, Any]:
     """The network's cost, and slices_per_second on the CPU, on slices of one case."""
     segmenter.network.to(memory_format=torch.channels_last)
     case = next(iter(cases_in_slices(slices, [*slices.val_cases, *slices.cases][:1], segmenter.window)))
-    speed = segmentation_speed(segmenter, case.image[:SLICES], case.window)
+    of_case = segmenter.for_case(case.name, case.stored_as)
+    speed = segmentation_speed(of_case, case.image[:SLICES], case.window)
     return {**network_cost(segmenter), "slices_per_second": speed}
 
 
@@ -165,7 +169,7 @@ def time_step(fold: Fold, student: str, row: Row) -> dict[str, float]:
     try:
         with logged(fold.outpath / "timing.log"):
             device = choose_device(fold.training.device)
-            teacher, _ = load_segmenter(fold.teacher, device)
+            teacher, _ = load_teacher(fold.teacher, device, fold.data)
             seed = min(fold.steps_per_epoch)
             steps = {
                 each.name: TimedStep(run_options(Run(fold, student, each, seed)), teacher)

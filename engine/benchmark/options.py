@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.options import ALIASES as TRAINING_ALIASES
-from engine.options import DataOptions, TrainingOptions
+from engine.options import DataOptions, TrainingOptions, is_nnunet
 from utils.cores import usable_cores
 from utils.errors import UserError
 from utils.numbers import NonNegative, NonNegativeInt, PositiveInt
@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 LONGER_OF_PRESET = {"cpu": 2.0}
 """A length that isn't measured: the next launch gives the same tables."""
 OF_THE_TEACHER = ("dataset", "task", "size", "crop", "window")
-"""Options of data that a given teacher has decided."""
+"""Options of data that a given teacher has decided, unless nnU-Net trained it."""
 OF_DATA = ("train_data_path", "test_data_path", "augment", "mixup", "val_fraction", *OF_THE_TEACHER)
 OF_TRAINING = ("steps", "epochs", "val_every", "batch_size", "lr", "amp", "init", "workers", "device", "deterministic")
 ALIASES = {"teacher": "tckpt", "students": "smodel", **TRAINING_ALIASES}
@@ -31,7 +31,9 @@ ALIASES = {"teacher": "tckpt", "students": "smodel", **TRAINING_ALIASES}
 class BenchmarkOptions:
     """benchmark: what is compared, and where it goes"""
 
-    tckpt: Path | None = option(None, "the teacher's checkpoint", exclusive="teacher")
+    tckpt: Path | None = option(
+        None, "the teacher's checkpoint, or nnunet:FOLDER[:FOLD], a 2D network of nnU-Net", exclusive="teacher"
+    )
     train_teacher: str | None = option(
         None, "train this network first, as the students are, to be the teacher", exclusive="teacher", metavar="NETWORK"
     )
@@ -98,7 +100,8 @@ def read_command(
     add_options(parser, TrainingOptions, OF_TRAINING, **dict.fromkeys(OF_TRAINING))
     args = parser.parse_args(words)
     benchmark = read_options(args, BenchmarkOptions)
-    if benchmark.tckpt and (decided := given_options(args, OF_THE_TEACHER)):
+    of_teacher = benchmark.tckpt is not None and not is_nnunet(benchmark.tckpt)
+    if of_teacher and (decided := given_options(args, OF_THE_TEACHER)):
         raise UserError(f"--{next(iter(decided))}: is the teacher's, which --tckpt names; leave it out")
     given = given_options(args, OF_TRAINING)
     preset = dict(PRESETS[benchmark.preset])

@@ -23,8 +23,8 @@ from engine.benchmark.rows import EQUAL_TIME, LONGER, UNDISTILLED, Row, distinct
 from engine.benchmark.runs import Fold, is_trained
 from engine.benchmark.teachers import teacher_folder, with_teacher
 from engine.device import choose_device
-from engine.options import DataOptions, TrainingOptions
-from engine.segmenter import load_segmenter
+from engine.nnunet.segmenter import load_teacher
+from engine.options import DataOptions, TrainingOptions, is_nnunet
 from engine.training.run import decide_data
 from engine.training.teacher_view import other_view_note
 from networks import network_name
@@ -68,14 +68,19 @@ def plan(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions
     if against.removesuffix(EQUAL_TIME) not in (UNDISTILLED, LONGER, *(row.name for row in rows)):
         raise UserError(f"--against {options.against}: is no row of this benchmark; name it in --methods too")
 
-    teacher = load_segmenter(options.tckpt, torch.device("cpu"))[0] if options.tckpt else None
+    teacher = None
+    if options.tckpt:
+        teacher, content = load_teacher(options.tckpt, torch.device("cpu"), data)
+        if "about" in content:
+            print(content["about"], flush=True)
     data = decide_data(data, teacher)
     if teacher is not None and (note := other_view_note(data, teacher)):
         print(note, file=sys.stderr)
     slices = open_slices(data.train_data_path, str(data.dataset), str(data.task), "train")
     data = replace(data, task=slices.label_map.name)  # in the spelling of the data
     model = teacher.model if teacher else network_name(str(options.train_teacher))
-    rows, repeated = distinct_rows(rows, students, model, slices.label_map.num_classes)
+    network = str(options.tckpt) if options.tckpt and is_nnunet(options.tckpt) else model
+    rows, repeated = distinct_rows(rows, students, network, slices.label_map.num_classes)
     for name, first in repeated.items():
         print_note(f"{name} is {first}, which has a row already")
     folds = []

@@ -6,13 +6,15 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import cast
 
 from distillation import build_method, parse_methods
 from distillation.distiller import SCHEDULES
 from distillation.segmentation_loss import segmentation_equation
 from distillation.specs import MethodSpec
-from engine.options import KDSchedule
+from engine.nnunet.segmenter import channels_in_folder
+from engine.options import KDSchedule, is_nnunet
 from networks import build
 from networks.contract import Channels
 from utils.errors import UserError
@@ -113,5 +115,7 @@ def loss_of(row: Row, student: str, teacher: str, classes: int) -> str:
 
 @cache
 def channels_of(name: str, classes: int) -> Channels:
-    """Of a network by its name."""
+    """Of a network by its name, or of nnU-Net's in a folder (nnunet:FOLDER[:FOLD])."""
+    if is_nnunet(Path(name)):
+        return channels_in_folder(Path(name), classes)
     return build(name, classes).channels

@@ -13,7 +13,7 @@ import torch
 from datasets.slices.digests import as_recorded
 from engine.benchmark.rows import LONGER, UNDISTILLED, Row, loss_of
 from engine.device import choose_device
-from engine.options import DataOptions, DistillationOptions, RunOptions, TrainingOptions
+from engine.options import DataOptions, DistillationOptions, RunOptions, TrainingOptions, is_nnunet
 from engine.training.schedule import Schedule
 from networks import file_label
 from utils.errors import UserError
@@ -68,6 +68,11 @@ class Fold:
         """The teacher's checkpoint, which must be there by now."""
         assert self.tckpt is not None
         return self.tckpt
+
+    @property
+    def teacher_network(self) -> str:
+        """What `rows.channels_of` finds the teacher's stages by: its network's name, or nnU-Net's folder."""
+        return str(self.tckpt) if self.tckpt and is_nnunet(self.tckpt) else str(self.identity["model"])
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ def settings(run: Run) -> dict[str, Any]:
         "val_every": training.val_every,
         **fold.identity,
         **({"unlabelled": fold.unlabelled_identity} if run.row.unlabelled else {}),
-        "loss": loss_of(run.row, run.student, fold.identity["model"], fold.identity["classes"]),
+        "loss": loss_of(run.row, run.student, fold.teacher_network, fold.identity["classes"]),
         **conditions(fold),
         "scored on": "validation cases" if fold.validation_only else "test cases",
         "distances": fold.distances,

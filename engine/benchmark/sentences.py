@@ -50,7 +50,8 @@ def describe_attention(fold: Fold, runs: Sequence[Run], costs: Mapping[str, Any]
     if not any(method.name in OF_HLFD for run in runs for method in run.row.methods):
         return []
     model = fold.identity["model"]
-    side = -(-costs["networks"][model]["gmacs_at"] // channels_of(model, fold.identity["classes"]).stage("e5").stride)
+    deepest = channels_of(fold.teacher_network, fold.identity["classes"]).stage("e5")
+    side = -(-costs["networks"][model]["gmacs_at"] // deepest.stride)
     text = f"The teacher's e5, which HLFD's attention is compared on, has {side} x {side} pixels"
     if side < PAPERS_E5:
         return [f"{text}, the paper's {PAPERS_E5} x {PAPERS_E5}: the rows of HLFD don't speak for the paper."]

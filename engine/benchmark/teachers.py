@@ -15,6 +15,7 @@ from engine.benchmark.train_and_score import logged, score, scored_cases, use_th
 from engine.device import choose_device, environment
 from engine.evaluation.evaluate import cases_seen_in_training
 from engine.evaluation.summaries import case_means
+from engine.nnunet.segmenter import load_teacher
 from engine.options import RunOptions
 from engine.segmenter import load_segmenter
 from engine.training.run import make_trainer, train
@@ -98,7 +99,7 @@ def score_teacher(fold: Fold) -> dict[str, Any]:
     others = [data for data in fold.also_test if result["paths"].get(data.name) != paths[data.name]]
     if "rows" in result and not others:
         return result
-    segmenter, content = load_segmenter(fold.teacher, choose_device(fold.training.device))
+    segmenter, content = load_teacher(fold.teacher, choose_device(fold.training.device), fold.data)
     if "rows" not in result:
         result["rows"] = score(fold, segmenter)
         result["seen_in_training"] = cases_seen_in_training(content, case_means(result["rows"]))

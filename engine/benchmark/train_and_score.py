@@ -21,6 +21,7 @@ from engine.benchmark.workers import run_all
 from engine.device import choose_device, environment
 from engine.evaluation.score import RegionScores, score_cases
 from engine.evaluation.summaries import case_means
+from engine.nnunet.segmenter import load_teacher
 from engine.segmenter import Segmenter, load_segmenter
 from engine.training.run import make_trainer, train
 from utils.files import make_folder, read_json, write_json
@@ -72,7 +73,7 @@ def train_run(run: Run, device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
     needs_teacher = run.row.methods or fold.training.init == "teacher"
-    teacher = load_segmenter(fold.teacher, device)[0] if needs_teacher else None
+    teacher = load_teacher(fold.teacher, device, fold.data)[0] if needs_teacher else None
     trainer = train(make_trainer(run_options(run), teacher))
     # A run that was interrupted when only its scores were missing has no step to time.
     stopwatch, progress, task = trainer.stopwatch, trainer.progress, trainer.task

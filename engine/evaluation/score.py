@@ -70,10 +70,11 @@ def score_cases(
     scores = Scores([], [], {}, {})
     for case in cases:
         scores.add(case)
+        of_case = segmenter.for_case(case.name, case.stored_as)
         if volumes:
-            scores.volumes.extend(score_case(segmenter, case, batch_size, threshold, distances, calibration, show))
+            scores.volumes.extend(score_case(of_case, case, batch_size, threshold, distances, calibration, show))
         if slice_protocol:
-            scores.slice_protocol.extend(score_case_as_published(segmenter, case, batch_size))
+            scores.slice_protocol.extend(score_case_as_published(of_case, case, batch_size))
     return scores
 
 

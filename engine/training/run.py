@@ -20,7 +20,6 @@ from datasets.slices.unlabelled import UnlabelledSlices, held_out_cases, unlabel
 from distillation import build_method
 from distillation.distiller import Distiller
 from distillation.task import SupervisedTask, TrainingTask
-from distillation.teacher import NetworkTeacher
 from engine.device import Precision, choose_device, choose_workers
 from engine.evaluation.decision import Decision
 from engine.options import DataOptions, DistillationOptions, RunOptions
@@ -127,7 +126,18 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_cont
     segmenter, init = new_segmenter(run, slices, teacher)
     task = make_task(run, segmenter, teacher).to(device)
 
-    dataset = SliceDataset(slices, names, segmenter.frame, data.augment, training.seed, segmenter.window, unlabelled)
+    if task.needs_stored and data.mixup:
+        raise UserError("--mixup: a teacher of nnU-Net answers for slices as they are stored, not mixed; leave it out")
+    dataset = SliceDataset(
+        slices,
+        names,
+        segmenter.frame,
+        data.augment,
+        training.seed,
+        segmenter.window,
+        unlabelled,
+        with_stored=task.needs_stored,
+    )
     per_batch = run.distillation.unlabelled_per_batch if run.distillation else None
     loader = TrainingLoader(dataset, training.batch_size, choose_workers(training.workers), per_batch, data.mixup)
     schedule = Schedule.from_options(training, loader.steps_per_epoch)
@@ -193,9 +203,9 @@ def make_task(run: RunOptions, student: Segmenter, teacher: Segmenter | None) ->
             f"{options.tckpt}: was trained for task {teacher.label_map.name} of {teacher.dataset}, not for task "
             f"{student.label_map.name} of {student.dataset}; give a teacher of this task"
         )
-    method = build_method(options.methods, student.network.channels, teacher.network.channels)
+    answers = teacher.teacher()
+    method = build_method(options.methods, student.network.channels, answers.channels)
     recorder = TermRecorder(run.folder / "terms.jsonl", options.record_terms) if options.record_terms else None
-    answers = NetworkTeacher(teacher.network)
     return Distiller(student.network, answers, method, options.kd_schedule, options.balance, recorder)
 
 

@@ -1,0 +1,1 @@
+"""Networks that nnU-Net trained, as teachers: their folders, and what nnU-Net does to an image before and after."""
