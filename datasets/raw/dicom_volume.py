@@ -73,7 +73,9 @@ class SeriesSource(Source):
     def dtype(self) -> np.dtype[Any]:
         return self.voxels.dtype
 
-    def _slabs(self) -> Iterator[tuple[int, NDArray[Any]]]:
+    def _slabs(self, target: NDArray[Any] | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
+        if target is not None:
+            target[:] = self.voxels
         yield 0, self.voxels
 
 
