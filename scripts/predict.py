@@ -57,7 +57,7 @@ def main() -> None:
     if dicom.dicom_seg:
         from engine.prediction.seg_files import SegFiles  # highdicom takes seconds to load
 
-        seg_files = SegFiles(segmenter, made["checkpoint"][:12], dicom.labelmap, list(outputs))
+        seg_files = SegFiles(segmenter, made["checkpoint"], dicom.labelmap, list(outputs))
     record = Record(Reports.of(options), found.root, made)
     todo = {case: files for case, files in outputs.items() if options.overwrite or not record.is_done(case, files)}
     decision = segmenter.describe_decision(prediction.threshold)
