@@ -20,7 +20,7 @@ from datasets.window import window_image
 from engine.device import choose_device
 from engine.options import PredictionOptions
 from engine.runtime.files import ONNX, SAFETENSORS, TORCH, read_onnx, read_safetensors
-from engine.runtime.network import open_network
+from engine.runtime.network import RUNTIMES, open_network
 from networks import build
 from networks.contract import SegmentationNetwork
 from utils.ahead import ahead, one_behind
@@ -318,6 +318,10 @@ def load_any(path: Path, device: str, runtime: str = "onnxruntime") -> tuple[Seg
     """The segmenter in a checkpoint, safetensors or ONNX file, and the file's content; runtime: of ONNX files."""
     if path.suffix == TORCH:
         raise UserError(f"{path}: is for torch.export.load; give the {ONNX} or {SAFETENSORS} file that lies beside it")
+    if path.suffix != ONNX and runtime != RUNTIMES[0]:
+        raise UserError(
+            f"--runtime {runtime}: {path} runs in PyTorch; leave it out, or give the {ONNX} file of an export"
+        )
     if path.suffix != ONNX:
         return load_segmenter(path, choose_device(device))
     if device not in ("auto", "cpu"):

@@ -162,3 +162,10 @@ def test_a_large_file_is_told_by_its_content_or_its_checksum(tmp_path: Path) -> 
     assert len({*digests, file_digest(path)}) == 6
     with pytest.raises(UserError, match=r"absent\.nii: cannot be read"):
         file_digest(tmp_path / "absent.nii")
+
+
+def test_an_optional_runtime_is_recorded_where_it_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    assert "openvino" not in package_versions()
+    monkeypatch.setitem(sys.modules, "openvino", sys)
+    assert "openvino" in package_versions()
