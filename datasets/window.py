@@ -14,13 +14,9 @@ LOW_PERCENT, HIGH_PERCENT = 0.5, 99.5
 
 def window_image(image: NDArray[np.int16], low: float, high: float) -> NDArray[np.float32]:
     """[low, high] in stored units to [-1, 1], clipped; any shape."""
-    scaled = np.empty(image.shape, np.float32)
-    # A plane at a time, which stays in the processor's cache: a third of the time.
-    for plane, target in zip(image, scaled, strict=True) if image.ndim == 3 else [(image, scaled)]:
-        np.multiply(plane, np.float32(2 / (high - low)), out=target, dtype=np.float32)
-        target -= np.float32((high + low) / (high - low))
-        np.clip(target, -1, 1, out=target)
-    return scaled
+    scaled = np.multiply(image, np.float32(2 / (high - low)), dtype=np.float32)
+    scaled -= np.float32((high + low) / (high - low))
+    return np.clip(scaled, -1, 1, out=scaled)
 
 
 def percentile_window(counts: NDArray[np.int64]) -> tuple[float, float]:

@@ -73,9 +73,7 @@ class SeriesSource(Source):
     def dtype(self) -> np.dtype[Any]:
         return self.voxels.dtype
 
-    def _slabs(self, target: NDArray[Any] | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-        if target is not None:
-            target[:] = self.voxels
+    def _slabs(self) -> Iterator[tuple[int, NDArray[Any]]]:
         yield 0, self.voxels
 
 
