@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN_FILE = "run.json"
+OPTIONAL = ("requirements-openvino.txt",)
+"""Their packages are imported under the names that they are installed by."""
 
 
 def provenance(device: torch.device | None) -> dict[str, Any]:
@@ -106,14 +108,19 @@ def _git(*words: str) -> str:
     ).stdout.strip()
 
 
-@cache
 def package_versions() -> dict[str, str | None]:
-    """The installed versions of what requirements.txt names."""
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    names = [found[0] for line in lines if (found := re.match(r"[A-Za-z0-9][\w.-]*", line))]
-    return {name: _version(name) for name in names}
+    """The installed versions of what requirements.txt names, and of the optional packages that are in use."""
+    used = [name for file in OPTIONAL for name in _required(file) if name in sys.modules]
+    return {name: _version(name) for name in (*_required("requirements.txt"), *used)}
 
 
+@cache
+def _required(file: str) -> tuple[str, ...]:
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    return tuple(found[0] for line in lines if (found := re.match(r"[A-Za-z0-9][\w.-]*", line)))
+
+
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)

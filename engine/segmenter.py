@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from distillation.teacher import NetworkTeacher, Teacher
 from engine.device import choose_device
 from engine.options import PredictionOptions
 from engine.runtime.files import ONNX, SAFETENSORS, TORCH, read_onnx, read_safetensors
-from engine.runtime.network import open_network
+from engine.runtime.network import RUNTIMES, open_network
 from networks import build
 from networks.contract import SegmentationNetwork
 from utils.ahead import ahead, one_behind
@@ -90,17 +90,22 @@ class Segmenter:
         return np.array([0, *(labels[0] for labels in self.label_map.labels)], np.uint8)
 
     def framed_probabilities(
-        self, image: NDArray[np.int16], window: tuple[float, float], batch_size: int = 8
+        self,
+        image: NDArray[np.int16],
+        window: tuple[float, float],
+        batch_size: int = 8,
+        parts: Iterable[slice] | None = None,
     ) -> Iterator[tuple[slice, Tensor]]:
         """Class probabilities in the frame, [n, C, h, w], batch by batch, for slices [N, H, W].
 
-        window: in the image's stored units. The network is left in the mode it was in, and the next batch is made
+        window: in the image's stored units. parts: the batches, each given when its slices are there, in place of
+        `batch_size` after `batch_size` slices. The network is left in the mode it was in, and the next batch is made
         ready while it runs.
         """
         training = self.network.training
         self.network.eval()
         try:
-            inputs = self._inputs(image, window, batch_size)
+            inputs = self._inputs(image, window, batches(len(image), batch_size) if parts is None else parts)
             # A thread costs more than it saves where there is nothing to be ahead of.
             for part, values in ahead(inputs) if len(image) > batch_size else inputs:
                 with torch.no_grad():
@@ -110,20 +115,23 @@ class Segmenter:
             self.network.train(training)
 
     def _inputs(
-        self, image: NDArray[np.int16], window: tuple[float, float], batch_size: int
+        self, image: NDArray[np.int16], window: tuple[float, float], parts: Iterable[slice]
     ) -> Iterator[tuple[slice, Tensor]]:
         """What the network sees, [n, 1, h, w] on its device, batch by batch."""
-        for start in range(0, len(image), batch_size):
-            part = slice(start, min(start + batch_size, len(image)))
+        for part in parts:
             values = torch.from_numpy(window_image(image[part], *window)).to(self.device)
             yield part, self.frame.image(values).unsqueeze(1)
 
     def probabilities(
-        self, image: NDArray[np.int16], window: tuple[float, float], batch_size: int = 8
+        self,
+        image: NDArray[np.int16],
+        window: tuple[float, float],
+        batch_size: int = 8,
+        parts: Iterable[slice] | None = None,
     ) -> Iterator[tuple[slice, Tensor]]:
         """Class probabilities [n, C, H, W] at the slices' own resolution, batch by batch, for slices [N, H, W]."""
         height, width = image.shape[1:]
-        for part, framed in self.framed_probabilities(image, window, batch_size):
+        for part, framed in self.framed_probabilities(image, window, batch_size, parts):
             yield part, self.frame.back(framed, (height, width))
 
     def segment(
@@ -132,16 +140,21 @@ class Segmenter:
         window: tuple[float, float],
         batch_size: int = 8,
         threshold: float | None = None,
+        parts: Iterable[slice] | None = None,
+        decided: Callable[[slice, NDArray[np.uint8]], None] | None = None,
     ) -> NDArray[np.uint8]:
         """Class indices [N, H, W] of slices [N, H, W] at their own resolution, decided as by `decide`.
 
-        A batch is decided while the network runs on the next one.
+        A batch is decided while the network runs on the next one. parts: as `framed_probabilities` has them; decided:
+        gets each with its class indices, in their order, in another thread.
         """
         labels = np.empty(image.shape, np.uint8)
-        framed = self.framed_probabilities(image, window, batch_size)
+        framed = self.framed_probabilities(image, window, batch_size, parts)
 
         def decide(part: slice, probabilities: Tensor) -> None:
             labels[part] = self.decide_framed(probabilities, image.shape[1:], threshold)
+            if decided is not None:
+                decided(part, labels[part])
 
         if len(image) <= batch_size:
             for part, probabilities in framed:
@@ -206,6 +219,11 @@ class Segmenter:
             return "the most probable class"
         offsets = (f"{name} {offset:+.2f}" for name, offset in zip(self.label_map.classes, self.offsets, strict=True))
         return f"the most probable class, with {', '.join(offsets)} on the logits"
+
+
+def batches(count: int, size: int) -> list[slice]:
+    """`count` slices, `size` at a time."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def class_probabilities(logits: Tensor) -> Tensor:
@@ -314,6 +332,10 @@ def load_any(path: Path, device: str, runtime: str = "onnxruntime") -> tuple[Seg
     """The segmenter in a checkpoint, safetensors or ONNX file, and the file's content; runtime: of ONNX files."""
     if path.suffix == TORCH:
         raise UserError(f"{path}: is for torch.export.load; give the {ONNX} or {SAFETENSORS} file that lies beside it")
+    if path.suffix != ONNX and runtime != RUNTIMES[0]:
+        raise UserError(
+            f"--runtime {runtime}: {path} runs in PyTorch; leave it out, or give the {ONNX} file of an export"
+        )
     if path.suffix != ONNX:
         return load_segmenter(path, choose_device(device))
     if device not in ("auto", "cpu"):

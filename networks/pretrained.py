@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from utils.checkpoint import find_weights, read_tensors
 from utils.errors import UserError
 
+EXPORTED = (".onnx", ".pt2", ".safetensors")
+
 
 def load_imagenet(encoder: nn.Module, model: str, source: bool | Path, unused: tuple[str, ...] = ()) -> None:
     """Load ImageNet weights into a grey encoder whose parameters have the names of torchvision's `model`.
@@ -69,4 +71,8 @@ def read_file(path: Path) -> Any:
     """What PyTorch saved in a file, whatever that is; UserError if it cannot be read."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a state dict of the encoder, or a checkpoint")
+    if path.suffix in EXPORTED:
+        raise UserError(
+            f"{path}: was exported, to be used and not to be trained; give the checkpoint that it was made of"
+        )
     return read_tensors(path)

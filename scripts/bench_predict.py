@@ -46,6 +46,7 @@ class BenchOptions:
     batch_size: PositiveInt = option(8, "slices at once")
     repeats: PositiveInt = option(5, "timed turns")
     memory_slices: NonNegativeInt = option(0, "slices of the volume that memory is measured with; 0: do not measure")
+    probabilities: bool = option(False, "measure memory with --probabilities of predict.py")
     device: str = option("cpu", "auto, cpu, cuda, cuda:1 or mps")
 
 
@@ -180,6 +181,7 @@ def peak_memory(ckpt: Path, image: Path, outpath: Path, options: BenchOptions) -
     """GB that predict.py holds at most, as the system counts it."""
     words = ["--ckpt", ckpt, "--inpath", image, "--outpath", outpath, "--any_intensity"]
     words += ["--batch_size", options.batch_size, "--device", options.device]
+    words += ["--probabilities"] if options.probabilities else []
     predict = [str(_root.ROOT / "scripts" / "predict.py"), *map(str, words)]
     # A process of its own runs it and reports: a child is counted with what its parent held when it started.
     code = (

@@ -26,6 +26,7 @@ from engine.prediction.options import OutputOptions
 from engine.prediction.outputs import OWN_OUTPUT, Reports, name_outputs, without_own_outputs
 from utils.errors import UserError, join_errors, run
 from utils.files import make_folder
+from utils.lock import only_one
 from utils.options import Parser
 from utils.ranks import refuse_several_processes
 
@@ -48,7 +49,6 @@ def main() -> None:
     from engine.prediction.run import Pipeline
     from engine.segmenter import open_segmenter
 
-    make_folder(options.outpath.parent if options.is_one_file else options.outpath)
     segmenter, _ = open_segmenter(prediction)
     found = find_cases(options.inpath, segmenter.dataset, segmenter.channel, dicom.series, below=True)
     outputs = name_outputs(choose_cases(found, options), options, dicom.dicom_seg)
@@ -57,16 +57,19 @@ def main() -> None:
     if dicom.dicom_seg:
         from engine.prediction.seg_files import SegFiles  # highdicom takes seconds to load
 
-        seg_files = SegFiles(segmenter, made["checkpoint"][:12], dicom.labelmap, list(outputs))
-    record = Record(Reports.of(options), found.root, made)
-    todo = {case: files for case, files in outputs.items() if options.overwrite or not record.is_done(case, files)}
-    decision = segmenter.describe_decision(prediction.threshold)
-    print(f"decision: {decision}", flush=True)
-    if len(todo) < len(outputs):
-        print(f"{len(outputs) - len(todo)} of {len(outputs)} cases are done (--overwrite predicts them again)")
-    if todo:
-        record.add_launch(segmenter, decision)
-    summary = Pipeline(segmenter, prediction, options, reading, record, seg_files).run(todo)
+        seg_files = SegFiles(segmenter, made["checkpoint"], dicom.labelmap, list(outputs))
+    reports = Reports.of(options)
+    make_folder(reports.run.parent)
+    with only_one(reports.lock, "is predicting there"):
+        record = Record(reports, found.root, made)
+        todo = {case: files for case, files in outputs.items() if options.overwrite or not record.is_done(case, files)}
+        decision = segmenter.describe_decision(prediction.threshold)
+        print(f"decision: {decision}", flush=True)
+        if len(todo) < len(outputs):
+            print(f"{len(outputs) - len(todo)} of {len(outputs)} cases are done (--overwrite predicts them again)")
+        if todo:
+            record.add_launch(segmenter, decision)
+        summary = Pipeline(segmenter, prediction, options, reading, record, seg_files).run(todo)
     for note in [*found.notes, *summarise_notes(summary.notes)]:
         print(f"note: {note}")
     if summary.failed:

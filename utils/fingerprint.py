@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 END = 2**22
+CHECKED = (b"\x1f\x8b", b"PK\x03\x04")
+"""How gzip and zip files begin."""
 
 
 def fingerprint(parts: Iterable[str]) -> str:
@@ -23,20 +25,21 @@ def fingerprint(parts: Iterable[str]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """The digest of a file, 12 hexadecimal digits: of its size and content; beyond 16 MiB, of its first and last 4 MiB.
+    """The digest of a file, 12 hexadecimal digits, of its size and content; UserError if it cannot be read.
 
-    The last bytes of a gzip file are the checksum of all that it holds. UserError if it cannot be read.
+    Of gzip and zip files (a checkpoint is one) beyond 16 MiB, the first and last 4 MiB are enough: they end with the
+    checksums of all that they hold.
     """
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             digest = hashlib.sha256(str(size).encode())
-            if size <= 4 * END:
-                digest.update(file.read())
-            else:
-                digest.update(file.read(END))
+            first = file.read(END)
+            digest.update(first)
+            if size > 4 * END and first.startswith(CHECKED):
                 file.seek(-END, os.SEEK_END)
-                digest.update(file.read())
+            while block := file.read(END):
+                digest.update(block)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     return digest.hexdigest()[:12]

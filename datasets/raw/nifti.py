@@ -109,12 +109,20 @@ class Source:
         dtype: Any,
         orientation: Orientation,
         convert: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+        arrived: Callable[[NDArray[Any], slice], None] | None = None,
     ) -> NDArray[Any]:
-        """The volume [Z, Y, X] as `dtype`; `convert` is applied to one slab at a time."""
+        """The volume [Z, Y, X] as `dtype`; `convert` is applied to one slab at a time.
+
+        arrived: where the file's last axis is z, gets the volume and those slices of it that have just been read.
+        """
         volume = np.empty(orientation.to_zyx(self.shape), dtype)
         view = orientation.file_view(volume)
         for start, slab in self._slabs():
-            view[:, :, start : start + slab.shape[2]] = slab if convert is None else convert(slab)
+            stop = start + slab.shape[2]
+            view[:, :, start:stop] = slab if convert is None else convert(slab)
+            if arrived is not None and orientation.axes[2] == 0:
+                upwards = orientation.directions[2] > 0
+                arrived(volume, slice(start, stop) if upwards else slice(len(volume) - stop, len(volume) - start))
         return volume
 
     def _slabs(self) -> Iterator[tuple[int, NDArray[Any]]]:

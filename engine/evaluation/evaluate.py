@@ -22,6 +22,7 @@ from engine.evaluation.options import CaseOptions
 from engine.evaluation.reference import in_labels_of
 from engine.evaluation.score import PUBLISHED_METRICS, RegionScores, Scores, score_cases
 from engine.evaluation.summaries import format_summary, summarise
+from engine.names import coded_name
 from engine.options import RunOptions
 from engine.provenance import describe_launch, digest_of
 from engine.segmenter import Segmenter, load_segmenter
@@ -215,7 +216,8 @@ def describe_scoring(scores: Scores, path: Path, segmenter: Segmenter, seconds: 
 def cases_seen_in_training(checkpoint: Mapping[str, Any], names: Iterable[str]) -> list[str]:
     """Those of the cases that the network was trained or validated on, with a note on stderr if there are any."""
     names = list(names)
-    seen = sorted({*checkpoint["cases"]["train"], *checkpoint["cases"]["val"]} & set(names))
+    own = {*checkpoint["cases"]["train"], *checkpoint["cases"]["val"]}
+    seen = sorted(name for name in set(names) if own & {name, coded_name(name)})
     if seen:
         print_note(f"{len(seen)} of these {len(names)} cases chose or trained the network: {', '.join(seen)}")
     return seen

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from datasets.labelled_cases import LabelledCase
 from datasets.raw.options import ListOptions, ReadingOptions
+from engine.comparable import refuse_another_kind
 from engine.device import choose_device
 from engine.evaluation.evaluate import cases_seen_in_training, cases_to_score
 from engine.explain.attention import Attention, field_of_view
@@ -20,6 +20,7 @@ from engine.explain.choose import ShownSlice, SliceChoice, merge
 from engine.explain.mass import CaseAttention, attention_mass, mean_of_case
 from engine.explain.options import ExplainOptions, SliceName
 from engine.explain.report import write_report
+from engine.names import print_hidden, shown_names
 from engine.segmenter import Segmenter, load_segmenter
 from utils.errors import UserError
 from utils.files import make_folder
@@ -62,7 +63,12 @@ def explain(options: ExplainOptions, of_list: ListOptions, reading: ReadingOptio
     cases = dict.fromkeys(line.case for line in lines)
     for content in checkpoints:
         cases_seen_in_training(content, cases)
-    write_report(networks.segmenters, networks.attention, networks.target, options, lines, requested or choice.chosen())
+    drawn = requested or choice.chosen()
+    shown = shown_names([*cases, *(each.name.case for each in drawn)])
+    lines = [replace(line, case=shown[line.case]) for line in lines]
+    drawn = [replace(each, name=each.name._replace(case=shown[each.name.case])) for each in drawn]
+    write_report(networks.segmenters, networks.attention, networks.target, options, lines, drawn, shown)
+    print_hidden(shown)
 
 
 def open_networks(options: ExplainOptions) -> tuple[Networks, list[dict[str, Any]]]:
@@ -73,7 +79,14 @@ def open_networks(options: ExplainOptions) -> tuple[Networks, list[dict[str, Any
     for name, path in zip(options.network_names, options.ckpt, strict=True):
         segmenters[name], content = load_segmenter(path, device)
         checkpoints.append(content)
-        refuse_another_task(segmenters[name], path, next(iter(segmenters.values())), options.ckpt[0])
+        refuse_another_kind(
+            segmenters[name],
+            path,
+            next(iter(segmenters.values())),
+            options.ckpt[0],
+            "give networks of one kind",
+            but=("list of labels", "data set"),
+        )
     first = next(iter(segmenters.values()))
     classes = first.label_map.classes
     target = classes.index(match_name("class", options.target, classes)) + 1 if options.target else len(classes)
@@ -82,24 +95,6 @@ def open_networks(options: ExplainOptions) -> tuple[Networks, list[dict[str, Any
         for (name, segmenter), method in product(segmenters.items(), options.method)
     }
     return Networks(segmenters, target, attention), checkpoints
-
-
-def refuse_another_task(segmenter: Segmenter, path: Path, first: Segmenter, of_first: Path) -> None:
-    """UserError unless a network tells the same classes from the same intensities as the first."""
-    mine, its = (
-        {
-            "task": each.label_map.name,
-            "classes": each.label_map.classes,
-            "window": each.window,
-            "channel": each.channel,
-        }
-        for each in (segmenter, first)
-    )
-    for what, value in mine.items():
-        if value != its[what]:
-            raise UserError(
-                f"{path}: has the {what} {value}, and {of_first} has {its[what]}; give networks of one kind"
-            )
 
 
 def read_requested(

@@ -15,11 +15,12 @@ from engine.explain.figures import attention_figure, view_of
 from engine.explain.links import links_figure, stages_of
 from engine.explain.mass import CaseAttention, compare_networks, summarise_attention
 from engine.explain.options import ExplainOptions
+from engine.names import hide_names
 from engine.provenance import shown_command
 from engine.reporting import figure_png, format_number, format_table, render
 from engine.segmenter import Segmenter
 from utils.files import write_bytes, write_json, write_text
-from utils.options import command_line
+from utils.fingerprint import file_digest
 from utils.progress import print_note, progress
 
 Attentions = Mapping[tuple[str, str], Attention]
@@ -32,9 +33,13 @@ def write_report(
     options: ExplainOptions,
     lines: Sequence[CaseAttention],
     shown: Sequence[ShownSlice],
+    names_shown: Mapping[str, str],
 ) -> None:
-    """Write and print it. shown: the slices to draw; target: the class index."""
-    out = options.outpath
+    """Write and print it. shown: the slices to draw; target: the class index.
+
+    names_shown: case -> what it is called here, as `shown_names` gives it; `lines` and `shown` call it so already.
+    """
+    out, command = options.outpath, hide_names(shown_command(), names_shown)
     summaries = summarise_attention(lines)
     names = list(segmenters)
     pair = names[-2:] if len(names) > 1 else None
@@ -54,7 +59,8 @@ def write_report(
         "compared": pair and {"network": pair[1], "baseline": pair[0], "differences": differences},
         "slices": [{"case": each.name.case, "index": each.name.number, "reasons": each.reasons} for each in shown],
         "seed": options.seed,
-        "command": command_line(),
+        "digests": {name: file_digest(path) for name, path in zip(names, options.ckpt, strict=True)},
+        "command": command,
     }
     write_json(out / "attention.json", content)
     page = render(
@@ -63,7 +69,7 @@ def write_report(
         notice=notice(lines, names[0]),
         tables=tables,
         pictures=pictures.values(),
-        command=shown_command(),
+        command=command,
     )
     write_text(out / "index.html", page)
     print("\n\n".join(map(format_table, tables)))
@@ -136,8 +142,8 @@ def draw_slices(
                 if (name, method) in attention
             ]
             if views:
-                stem = f"{each.name.case}_{each.name.number}_{method}.png"
-                pictures[stem] = f"{caption}; {title}", figure_png(attention_figure(each, views))
+                file = f"{each.name.case.replace(' ', '_')}_{each.name.number}_{method}.png"
+                pictures[file] = f"{caption}; {title}", figure_png(attention_figure(each, views))
     pair = list(segmenters.items())
     if len(pair) > 1 and shown:
         (teacher, of_teacher), (student, of_student) = pair[0], pair[-1]

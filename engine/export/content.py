@@ -11,12 +11,13 @@ import torch
 from datasets.frame import Frame
 from datasets.raw.segments import SegmentCode, segments_of
 from engine.cost import network_cost
+from engine.names import coded_name
 from engine.provenance import provenance, shown_word
 from engine.runtime.network import INPUT, OUTPUT
 from engine.segmenter import Segmenter
 from utils.files import read_json
 
-KEPT = ("config", "cases", "metrics")
+KEPT = ("config", "metrics")
 """Of a checkpoint, what an evaluation and a model card need besides the description of the network."""
 
 
@@ -26,12 +27,14 @@ def describe_export(
     """The description of a checkpoint's network, its costs, its input and output, and where it comes from.
 
     path: the checkpoint's, beside which its run keeps the loss equation; side: the only size that its ONNX file takes.
-    Of every path only the last component stays. A safetensors file says itself what trained it.
+    Of every path only the last component stays, and of the cases' names what `coded_name` makes of them. A safetensors
+    file says itself what trained it.
     """
     labels = segmenter.label_map
     content = {
         **segmenter.description(),
         **{key: checkpoint[key] for key in KEPT if key in checkpoint},
+        "cases": {part: [coded_name(name) for name in names] for part, names in checkpoint["cases"].items()},
         "loss": checkpoint.get("loss") or loss_equation(path, checkpoint["config"]),
         "folded_offsets": [],
         "cost": network_cost(segmenter),

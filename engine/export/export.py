@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,12 +32,16 @@ MODEL, INT8, PROGRAM, WEIGHTS, CARD = "model.onnx", "model_int8.onnx", "model.pt
 
 @dataclass(frozen=True)
 class Exporter:
-    """network: the segmenter's with its decision folded in; content: what files say; folder: where they are made."""
+    """network: the segmenter's with its decision folded in; content: what files say; folder: where they are made.
+
+    cases: the checkpoint's, by their own names.
+    """
 
     segmenter: Segmenter
     network: SegmentationNetwork
     content: dict[str, Any]
     folder: Path
+    cases: Mapping[str, list[str]]
 
     @property
     def side(self) -> int | None:
@@ -87,7 +91,7 @@ class Exporter:
         content = load_exported(self.folder / MODEL, "onnxruntime")[1]
         content = {**content, "offsets": []}
         output = self.folder / INT8
-        result = quantise(self.folder / MODEL, content, slices, output, options.calibration, options.vnni)
+        result = quantise(self.folder / MODEL, content, self.cases, slices, output, options.calibration, options.vnni)
         print_line(f"{INT8}: {result}")
         if not result.worth_keeping:
             output.unlink()
@@ -111,7 +115,7 @@ def export(options: ExportOptions, int8: Int8Options) -> list[Path]:
     network = fold_decision(segmenter.network, segmenter.offsets)
     make_folder(options.outpath)
     with TemporaryDirectory(prefix=UNFINISHED, dir=options.outpath) as name:
-        made = Exporter(segmenter, network, content, Path(name))
+        made = Exporter(segmenter, network, content, Path(name), checkpoint["cases"])
         steps: list[Callable[[], None]] = []
         if "safetensors" in options.formats:
             steps.append(lambda: made.weights(options))

@@ -90,23 +90,29 @@ class TrainingSlices(CalibrationDataReader):  # type: ignore[misc]
 
 
 def quantise(
-    path: Path, content: Mapping[str, Any], slices: SliceFolder, output: Path, calibration: int, vnni: bool
+    path: Path,
+    content: Mapping[str, Any],
+    cases: Mapping[str, list[str]],
+    slices: SliceFolder,
+    output: Path,
+    calibration: int,
+    vnni: bool,
 ) -> Quantised:
     """Write the better int8 form of an ONNX file to `output`; the caller decides whether it stays.
 
-    content: the file's metadata, which names the training and validation cases; slices: a folder that has them.
+    content: the file's metadata; cases: names of the training and validation cases; slices: a folder that has them.
     """
     segmenter, _ = load_exported(path, "onnxruntime")
-    reader = TrainingSlices(segmenter, slices, content["cases"]["train"], calibration)
+    reader = TrainingSlices(segmenter, slices, cases["train"], calibration)
     prepared = prepare(path, output.with_name("prepared.onnx"))
-    fp32 = validation_dice(segmenter, slices, content["cases"]["val"])
+    fp32 = validation_dice(segmenter, slices, cases["val"])
     best: tuple[float, str, onnx.ModelProto] | None = None
     for method in progress(METHODS, "quantising"):
         reader.set_range(0, len(reader))
         quantise_once(prepared, output, reader, METHODS[method], vnni)
         model = onnx.load(output, load_external_data=False)
         save_onnx(model, {**content, "quantised": {"method": method, "slices": len(reader), "vnni": vnni}}, output)
-        dice = validation_dice(load_exported(output, "onnxruntime")[0], slices, content["cases"]["val"])
+        dice = validation_dice(load_exported(output, "onnxruntime")[0], slices, cases["val"])
         if best is None or dice > best[0]:
             best = dice, method, model
     prepared.unlink(missing_ok=True)

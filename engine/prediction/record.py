@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
@@ -16,23 +15,15 @@ from engine.options import PredictionOptions
 from engine.prediction.options import OutputOptions
 from engine.prediction.outputs import Outputs, Reports
 from engine.prediction.volumes import table, to_csv
-from engine.provenance import provenance
+from engine.provenance import digest_of, provenance
 from engine.segmenter import Segmenter
 from utils.errors import UserError
 from utils.files import read_json, write_json, write_text
+from utils.fingerprint import file_digest
 from utils.options import identity
 
 SAVE_EVERY = 5.0
 """Seconds from one run.json to the next: what a killed run has not recorded is predicted again."""
-
-
-def digest(paths: Sequence[Path]) -> str:
-    """sha256 of the files' contents, one after another, in hexadecimal digits."""
-    total = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: total)
-    return total.hexdigest()
 
 
 def made_by(
@@ -44,7 +35,7 @@ def made_by(
 ) -> dict[str, Any]:
     """What decides a result besides the image."""
     return {
-        "checkpoint": digest([prediction.ckpt]),
+        "checkpoint": file_digest(prediction.ckpt),
         "offsets": list(segmenter.offsets),
         "threshold": prediction.threshold,
         "any_intensity": reading.any_intensity,
@@ -93,13 +84,13 @@ class Record:
             return False
         if source["bytes"] != now["bytes"] or source["channel"] != case.channel:
             return False
-        return bool(source["modified_ns"] == now["modified_ns"] or source["sha256"] == digest(case.sources))
+        return bool(source["modified_ns"] == now["modified_ns"] or source.get("digest") == digest_of(case.sources))
 
     def names_of(self, case: Case, source: Mapping[str, Any]) -> list[str]:
         """The files of an earlier launch that still hold: made by the same of the same image, as `source` tells."""
         record = self.cases.get(case.name, {})
         before = record.get("source", {})
-        same = all(before.get(key) == source[key] for key in ("sha256", "channel"))
+        same = all(before.get(key) == source[key] for key in ("digest", "channel"))
         return record.get("files", []) if same and record.get("made_by") == self.made_by else []
 
     def files_of(self, case: Case, outputs: Outputs) -> set[Path]:

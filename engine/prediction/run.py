@@ -1,33 +1,38 @@
-"""The pipeline: the next case is read, and the one before it written, while the network is at work on one."""
+"""The pipeline: while the network is at work on some slices, others are read, and those before them written."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from datasets.raw.arriving import Arriving, Read
 from datasets.raw.layout import Case
 from datasets.raw.options import IntensityOptions
-from datasets.raw.volume import Volume, read_volume, write_labels
+from datasets.raw.volume import LabelFile, read_volume
 from engine.contours import Picture
 from engine.options import PredictionOptions
 from engine.prediction.options import OutputOptions
 from engine.prediction.outputs import Outputs
 from engine.prediction.preview import draw_preview
 from engine.prediction.probabilities import write_probabilities
-from engine.prediction.record import Record, digest
+from engine.prediction.record import Record
 from engine.prediction.volume import Prediction, keep_largest, predict_volume, to_source_labels
 from engine.prediction.volumes import NO_SPACING, measure, spacing_mm
+from engine.provenance import digest_of
 from engine.segmenter import Segmenter
-from utils.ahead import ahead, one_behind
+from utils.ahead import one_behind
 from utils.errors import UserError
 from utils.files import write_bytes
 from utils.progress import print_line, progress
@@ -64,54 +69,75 @@ class Pipeline:
         cases = list(outputs)
         try:
             with ThreadPoolExecutor(1) as digests, one_behind() as later:
-                for case, volume in progress(self._read(cases), "segmenting", total=len(cases), unit="case"):
+                for arriving in progress(self._read(cases), "segmenting", total=len(cases), unit="case"):
+                    case = arriving.case
                     source = digests.submit(self._source, case)
                     try:
-                        if isinstance(volume, UserError):
-                            raise volume
                         started = time.perf_counter()
-                        result, picture = self._compute(volume)
+                        result, labels, picture = self._compute(arriving, outputs[case])
                         seconds = time.perf_counter() - started
                     except (UserError, MemoryError, torch.OutOfMemoryError) as error:
                         self._fail(case, outputs[case], error)
                         continue
                     finally:
-                        del volume
-                    later(self._write, outputs[case], result, picture, source, seconds)
-                    del result
+                        del arriving
+                    later(self._write, outputs[case], result, labels, picture, source, seconds)
+                    del result, labels
         finally:
             self.record.save()
         return self.summary
 
-    def _read(self, cases: Sequence[Case]) -> Iterator[tuple[Case, Volume | UserError]]:
-        """Each case with its volume, or with what is wrong with it."""
+    def _read(self, cases: Sequence[Case]) -> Iterator[Arriving]:
+        """Each case while it is being read; where two fit into memory, the next one is begun before it is needed."""
+        depth = 2 if len(cases) > 1 and max(map(_voxel_bytes, cases)) <= MOST_AHEAD else 1
+        thread = ThreadPoolExecutor(1)
+        begun: deque[Arriving] = deque()
+        try:
+            for case in cases:
+                begun.append(Arriving(case, self._reader(case)))
+                thread.submit(begun[-1].read)
+                if len(begun) == depth:
+                    yield begun.popleft()
+            while begun:
+                yield begun.popleft()
+        finally:
+            thread.shutdown(cancel_futures=True)
 
-        def read(case: Case) -> tuple[Case, Volume | UserError]:
-            try:
-                return case, read_volume(
-                    case, (), with_label=False, hounsfield=self.segmenter.hounsfield, reading=self.reading
-                )
-            except UserError as error:
-                return case, error
+    def _reader(self, case: Case) -> Read:
+        hounsfield, reading = self.segmenter.hounsfield, self.reading
+        return partial(read_volume, case, (), with_label=False, hounsfield=hounsfield, reading=reading)
 
-        if len(cases) > 1 and max(map(_voxel_bytes, cases)) <= MOST_AHEAD:
-            return ahead(map(read, cases))
-        return map(read, cases)
+    def _compute(self, arriving: Arriving, outputs: Outputs) -> tuple[Prediction, LabelFile, Picture | None]:
+        """What the network says of a case, with its labels as a file that is yet to be saved."""
+        prediction, table = self.prediction, self.segmenter.source_labels()
+        # The percentiles of an MR volume need all of it.
+        volume = arriving.volume() if self.segmenter.window is None else arriving.begun()
+        labels = LabelFile(volume, volume.image.shape, outputs.labels)
 
-    def _compute(self, volume: Volume) -> tuple[Prediction, Picture | None]:
-        prediction = self.prediction
+        def add(part: slice, classes: NDArray[np.uint8]) -> None:
+            labels.add(part, to_source_labels(classes, table))
+
         result = predict_volume(
-            self.segmenter, volume, prediction.batch_size, prediction.threshold, bool(self.options.probabilities)
+            self.segmenter,
+            volume,
+            prediction.batch_size,
+            prediction.threshold,
+            bool(self.options.probabilities),
+            arriving.parts(prediction.batch_size),
+            None if self.options.largest_component else add,
         )
+        result.volume = arriving.volume()
         if self.options.largest_component:
             keep_largest(result.classes, self.options.largest_component)
+            add(slice(None), result.classes)
         picture = draw_preview(result) if self.options.preview else None
-        return result.without_image(), picture
+        return result.without_image(), labels, picture
 
     def _write(
         self,
         outputs: Outputs,
         result: Prediction,
+        labels: LabelFile,
         picture: Picture | None,
         source: Future[dict[str, Any]],
         seconds: float,
@@ -121,10 +147,10 @@ class Pipeline:
         case = volume.case
         started = time.perf_counter()
         try:
-            labels = to_source_labels(result.classes, self.segmenter.source_labels())
-            write_labels(outputs.labels, labels, volume)
+            labels.save()
             if outputs.seg is not None and self.seg_files is not None:
-                self.seg_files.write(outputs.seg, labels, volume)
+                of_source = to_source_labels(result.classes, self.segmenter.source_labels())
+                self.seg_files.write(outputs.seg, of_source, volume)
             if outputs.probabilities is not None:
                 write_probabilities(outputs.probabilities, result)
             if outputs.preview is not None and picture is not None:
@@ -154,7 +180,7 @@ class Pipeline:
         print_line(f"{outputs.labels}: {'; '.join(map(_described, measured))}")
 
     def _source(self, case: Case) -> dict[str, Any]:
-        return {**self.record.describe(case), "channel": case.channel, "sha256": digest(case.sources)}
+        return {**self.record.describe(case), "channel": case.channel, "digest": digest_of(case.sources)}
 
     def _fail(self, case: Case, outputs: Outputs, error: BaseException) -> None:
         """An earlier result must not be taken for one of this image."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,18 +38,26 @@ def predict_volume(
     batch_size: int = 8,
     threshold: float | None = None,
     with_probabilities: bool = False,
+    parts: Iterable[slice] | None = None,
+    decided: Callable[[slice, NDArray[np.uint8]], None] | None = None,
 ) -> Prediction:
-    """Without the probabilities only those of a batch are in memory at any time."""
+    """Without the probabilities only those of a batch are in memory at any time.
+
+    parts: the batches, each given when its slices are there; decided: gets each with its class indices, in their order.
+    """
     window = volume_window(volume, segmenter.window)
     if not with_probabilities:
-        return Prediction(volume, window, segmenter.segment(volume.image, window, batch_size, threshold))
+        classes = segmenter.segment(volume.image, window, batch_size, threshold, parts, decided)
+        return Prediction(volume, window, classes)
     orientation = Orientation.of(volume.affine)
     classes = np.empty(volume.image.shape, np.uint8)
     shape = [classes.shape[axis] for axis in orientation.axes]
     stored = np.empty((*shape, segmenter.label_map.num_classes), np.float32, order="F")
     views = [orientation.array_view(each) for each in np.moveaxis(stored, -1, 0)]
-    for part, probabilities in segmenter.probabilities(volume.image, window, batch_size):
+    for part, probabilities in segmenter.probabilities(volume.image, window, batch_size, parts):
         classes[part] = segmenter.decide(probabilities, threshold)
+        if decided is not None:
+            decided(part, classes[part])
         for view, values in zip(views, probabilities.cpu().numpy().swapaxes(0, 1), strict=True):
             view[part] = values
     return Prediction(volume, window, classes, stored)

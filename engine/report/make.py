@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets.raw.options import ListOptions, ReadingOptions
 from engine.evaluation.evaluate import cases_to_score
 from engine.evaluation.results import read_results
+from engine.names import print_hidden
 from engine.report.case_tables import regions_of
 from engine.report.options import ReportOptions
 from engine.report.page import Around, Viewer, write_page
@@ -45,13 +46,6 @@ def publish(path: Path, networks: Sequence[EvaluatedNetwork], viewer: Viewer, ti
     shown = write_page(path, networks, viewer, Around(title or f"{names}: scores and failures", notice))
     print_hidden(shown)
     print(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
-
-
-def print_hidden(shown: Mapping[str, str]) -> None:
-    """Say what the page calls the cases whose names it hides: only here, for the page is passed on."""
-    hidden = {name: case for name, case in shown.items() if name != case}
-    if hidden:
-        print("The page hides names that may be of patients: " + ", ".join(f"{b} is {a}" for a, b in hidden.items()))
 
 
 def read_network(path: Path, name: str) -> EvaluatedNetwork:

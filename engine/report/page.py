@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from engine.evaluation.summaries import summarise
+from engine.names import shown_names
 from engine.provenance import git_commit, package_versions
 from engine.report.case_tables import by_case, case_table, differences_table, find_failures, regions_of, size, size_unit
 from engine.report.charts import Chart, bland_altman, dice_by_size, training_curves
-from engine.report.names import shown_names
 from engine.report.viewer_case import ViewerCase
 from engine.reporting import EvaluatedNetwork, render, results_table
 from utils.files import write_text

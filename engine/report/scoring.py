@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from datasets.labelled_cases import LabelledCase
+from engine.comparable import refuse_another_kind
 from engine.evaluation.evaluate import describe_evaluation
 from engine.evaluation.score import RegionScores, Scores, score_case
 from engine.evaluation.summaries import case_means
@@ -37,18 +38,8 @@ def load_networks(paths: Sequence[Path], names: Sequence[str], device: str) -> l
     networks = [LoadedNetwork(name, path, *load_any(path, device)) for name, path in zip(names, paths, strict=True)]
     first = networks[0].segmenter
     for other in networks[1:]:
-        segmenter = other.segmenter
-        for what, one, another in (
-            ("task", first.label_map.name, segmenter.label_map.name),
-            ("labels", first.label_map.labels, segmenter.label_map.labels),
-            ("data set", first.dataset, segmenter.dataset),
-            ("channel", first.channel, segmenter.channel),
-        ):
-            if one != another:
-                raise UserError(
-                    f"{other.path}: its {what} is {another}, and that of {networks[0].path} is {one}; "
-                    "a report compares networks of one task, so make one for each"
-                )
+        advice = "a report compares networks of one kind, so make one for each"
+        refuse_another_kind(other.segmenter, other.path, first, networks[0].path, advice, but=("window",))
     return networks
 
 

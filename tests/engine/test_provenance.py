@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -141,17 +142,30 @@ def test_slicemaker_says_what_it_read_once(tmp_path: Path) -> None:
     assert again[1]["digests"]["00001"] != first["digests"]["00001"]
 
 
-def test_a_large_file_is_told_by_its_size_and_ends(tmp_path: Path) -> None:
+def test_a_large_file_is_told_by_its_content_or_its_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "volume.nii.gz"
+    path.write_bytes(gzip.compress(bytes(5 * END), 0, mtime=0))
+    of_zeros = file_digest(path)
+    path.write_bytes(gzip.compress(bytes(END * 5 // 2) + b"1" + bytes(END * 5 // 2 - 1), 0, mtime=0))
+    assert file_digest(path) != of_zeros
+
     path = tmp_path / "volume.nii"
     content = np.zeros(5 * END, np.uint8)
     digests = set()
-    for change in (None, 0, -1, -END):
+    for change in (None, 0, -1, -END, END * 5 // 2):
         changed = content.copy()
         if change is not None:
             changed[change] = 1
         changed.tofile(path)
         digests.add(file_digest(path))
     content[:-1].tofile(path)
-    assert len({*digests, file_digest(path)}) == 5
+    assert len({*digests, file_digest(path)}) == 6
     with pytest.raises(UserError, match=r"absent\.nii: cannot be read"):
         file_digest(tmp_path / "absent.nii")
+
+
+def test_an_optional_runtime_is_recorded_where_it_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    assert "openvino" not in package_versions()
+    monkeypatch.setitem(sys.modules, "openvino", sys)
+    assert "openvino" in package_versions()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -101,17 +102,35 @@ def test_what_does_not_exist_is_named(
 def test_networks_that_cannot_be_compared_are_refused(checkpoint: MakeCheckpoint, slices: Path, tmp_path: Path) -> None:
     pair = [checkpoint("one"), checkpoint("organs", task="organ")]
     error = error_of(explain(pair, slices, tmp_path))
-    assert "organs/best.ckpt: has the task organ, and" in error and "has tumor; give networks of one kind" in error
+    assert "organs/best.ckpt: its task is organ, and" in error and "is tumor; give networks of one kind" in error
     error = error_of(explain([pair[0], pair[0]], slices, tmp_path))
     assert "one: is the name of several networks; tell them apart with --names" in error
 
 
 def test_data_without_the_target_are_refused(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
-    import numpy as np
-
     slices = write_bare_archive(tmp_path / "slices", cases=1, slices=2)
     for path in slices.glob("*.npz"):
         content = dict(np.load(path))
         np.savez(path, ct=content["ct"], mask=np.minimum(content["mask"], 1))
     error = error_of(explain([checkpoint("one")], slices, tmp_path / "out"))
     assert "no slice holds the class tumor" in error and "slices" in error
+
+
+def test_names_that_may_be_of_patients_are_not_passed_on(
+    checkpoint: MakeCheckpoint, slices: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "slices"
+    own.mkdir()
+    names = [path.name.replace("00001", "Doe-Jane") for path in sorted(slices.glob("*.npz"))]
+    for path, name in zip(sorted(slices.glob("*.npz")), names, strict=True):
+        (own / name).write_bytes(path.read_bytes())
+    np.save(own / "kits_tumor_slices.npy", np.array(names))
+    out = tmp_path / "out"
+    words = ["--layers", "e3", "--method", "gcam", "--slices", "Doe-Jane:1", "00002:0", "--cases", "Doe-Jane", "00000"]
+    printed = output_of(explain([checkpoint("one")], own, out, *words))
+    assert "case A1 is Doe-Jane" in printed
+    assert sorted(path.name for path in out.glob("*.png")) == ["00002_0_gcam.png", "case_A1_1_gcam.png"]
+    for path in out.iterdir():
+        assert b"Doe-Jane" not in path.read_bytes() and str(tmp_path).encode() not in path.read_bytes(), path
+    content = json.loads((out / "attention.json").read_text())
+    assert "--slices case A1:1 00002:0" in content["command"] and content["digests"].keys() == {"one"}

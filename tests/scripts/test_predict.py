@@ -16,6 +16,7 @@ from datasets.labels import organ_and_tumor
 from tests.commands import Done, error_of, in_process, output_of
 from tests.data import KITS, ct_and_label, kits_case, save, voxels
 from tests.small import save_untrained
+from utils.lock import only_one
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +155,22 @@ def test_a_foreign_run_file_is_not_overwritten(ckpt: Path, tree: Path, tmp_path:
         assert "run.json: " in error_of(predict(ckpt, tree / "a", tmp_path))
         assert (tmp_path / "run.json").read_text() == content
     assert not list(tmp_path.glob("*.nii.gz"))
+
+
+def test_a_second_process_is_refused(ckpt: Path, tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with only_one(out / ".run.json.lock", "is predicting there"):
+        line = error_of(predict(ckpt, tree, out))
+        assert "is predicting there; wait for it, or give another folder" in line
+        output_of(predict(ckpt, tree / "one.nii.gz", out / "one.nii.gz"))  # Its reports are its own.
+    assert files(out) == ["one.nii.gz"]
+    output_of(predict(ckpt, tree, out))
+    assert not list(out.glob(".*"))
+
+
+def test_refused_options_make_no_folder(ckpt: Path, tree: Path, tmp_path: Path) -> None:
+    line = error_of(predict(ckpt, tree, tmp_path / "out", "--dicom_seg"))
+    assert "is no DICOM series" in line and not (tmp_path / "out").exists()
+    line = error_of(predict(ckpt, tree, tmp_path / "out", "--runtime", "openvino"))
+    assert "best.ckpt runs in PyTorch" in line and not (tmp_path / "out").exists()

@@ -16,6 +16,8 @@ import pandas as pd
 import pytest
 import torch
 
+from engine.evaluation.evaluate import cases_seen_in_training
+from engine.export.content import describe_export
 from engine.export.onnx_file import save_onnx, to_onnx, trace
 from engine.export.verify import smooth_noise, verify
 from engine.report.scoring import load_networks
@@ -183,7 +185,7 @@ def test_the_model_card(place: Place, tmp_path: Path) -> None:
 def test_the_example_without_this_project(place: Place, tmp_path: Path) -> None:
     """The code of docs/deploy.md, in a process that has neither PyTorch nor the project."""
     (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "deploy.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert len([line for line in code.splitlines() if line.strip()]) <= 26
+    assert len([line for line in code.splitlines() if line.strip()]) <= 20
     segmenter, _ = load_segmenter(place.checkpoint, CPU)
     image, _ = load_slices(place).read_case("00003")
     enlarged = np.kron(image[0], np.ones((2, 2), np.int16))[:, :100]
@@ -226,3 +228,13 @@ def test_an_exported_network_leaves_the_arithmetic_of_its_process(place: Place) 
         "assert np.float32(1e-38) * np.float32(1e-2) > 0"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
+
+
+def test_names_of_cases_stay_here_and_the_cases_are_known_again(place: Place) -> None:
+    segmenter, checkpoint = load_segmenter(place.checkpoint, CPU)
+    named = {**checkpoint, "cases": {"train": ["Doe_Jane", "00001"], "val": ["case_7"]}}
+    content = describe_export(segmenter, named, place.checkpoint, None)
+    assert "Doe" not in json.dumps(content) and content["cases"]["val"] == ["case_7"]
+    again = describe_export(segmenter, {**checkpoint, "cases": content["cases"]}, place.checkpoint, None)
+    assert again["cases"] == content["cases"]
+    assert cases_seen_in_training(content, ["x", "Doe_Jane", "00001"]) == ["00001", "Doe_Jane"]

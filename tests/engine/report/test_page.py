@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.names import hide_names, shown_names
 from engine.report.case_tables import case_table, differences_table, find_failures, size_unit
 from engine.report.charts import bland_altman, dice_by_size
-from engine.report.names import shown_names
 from engine.report.page import Around, Viewer, results, write_page
 from tests.engine.report.pages import network, two_networks
 
@@ -106,3 +106,11 @@ def test_without_volumes_there_are_tables_and_charts(tmp_path: Path) -> None:
     write_page(tmp_path / "page.html", networks, Viewer(), Around("a title", "a notice"))
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "case-viewer" not in page and page.count('<svg viewBox="0 0 460') == 8 and "missed, " in page
+
+
+def test_a_command_hides_the_names_that_a_page_hides() -> None:
+    shown = shown_names(["00012", "Doe", "Doe_Jane"])
+    command = "python explain.py --cases Doe_Jane Doe 00012 --slices Doe:3 --names Doer"
+    assert hide_names(command, shown) == (
+        "python explain.py --cases case A2 case A1 00012 --slices case A1:3 --names Doer"
+    )

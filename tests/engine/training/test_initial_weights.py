@@ -105,3 +105,10 @@ def test_a_decision_that_no_validation_chooses_is_refused(teacher: Segmenter, tm
     save_checkpoint(tmp_path / "best.ckpt", {**content, "config": {}, "cases": {"train": [], "val": []}})
     with pytest.raises(UserError, match=r"best\.ckpt: is not a checkpoint of this project .*offsets"):
         load_segmenter(tmp_path / "best.ckpt", torch.device("cpu"))
+
+
+def test_an_export_is_not_trained_on(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.touch()
+    with pytest.raises(UserError, match=r"model\.safetensors: was exported, .* give the checkpoint that"):
+        initialised(str(path), model="resnet_18")
