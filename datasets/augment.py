@@ -1,4 +1,7 @@
-"""Augmentation of one framed slice. All randomness comes from the generator passed in."""
+"""Augmentation of one framed slice. All randomness comes from the generator passed in.
+
+What is on further channels of the image, such as a teacher's answers on disk, moves with it and keeps its values.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,14 @@ SCALES = (0.85, 1.15)
 SHIFT = 0.06
 """Of the side."""
 GAMMAS = (0.7, 1.5)
+INTENSITIES = 2
+"""The place among the deformations of the one that moves nothing."""
 NOISE = 0.1
 """The largest standard deviation: 5 % of the window, which spans -1 to 1."""
 
 
 def unchanged(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """image: float [1, h, w]; mask: uint8 [h, w]."""
+    """image: float [K, h, w], of which the first is the image; mask: uint8 [h, w]."""
     return image, mask
 
 
@@ -35,7 +40,8 @@ def mild(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor,
 
     No flips and no quarter turns, for anatomy has a left and a right.
     """
-    image, mask = _move(image, mask, rng)
+    moved, mask = _move(image, mask, rng)
+    image, others = moved[:1], moved[1:]
     if rng.random() < 0.5:
         low, high = map(math.log, GAMMAS)
         gamma = math.exp(rng.uniform(low, high))
@@ -43,11 +49,15 @@ def mild(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor,
     if rng.random() < 0.25:
         noise = rng.standard_normal(image.shape, dtype=np.float32)
         image = image.add(torch.from_numpy(noise), alpha=rng.uniform(0, NOISE))
-    return image.clamp(-1, 1), mask
+    return _with_others(image.clamp(-1, 1), others), mask
+
+
+def _with_others(image: Tensor, others: Tensor) -> Tensor:
+    return torch.cat([image, others]) if len(others) else image
 
 
 def _move(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """A random affine map of both; every length is a share of a side."""
+    """A random affine map of all; every length is a share of a side."""
     angle, scale = rng.uniform(-ROTATION, ROTATION), rng.uniform(*SCALES)
     down, right = rng.uniform(-SHIFT, SHIFT, 2)
     height, width = mask.shape
@@ -76,11 +86,15 @@ def strong(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tenso
     image, mask = paper(image, mask, rng)
     if rng.random() < 0.5:
         return image, mask
-    transform = _deformations(*mask.shape)[int(rng.integers(3))]
+    number = int(rng.integers(3))
+    transform = _deformations(*mask.shape)[number]
     transform.set_random_state(seed=int(rng.integers(2**32)))
-    moved = transform({"image": image, "mask": mask[None]})
+    # The last one changes intensities, which the other channels have none of.
+    changed, kept = (image[:1], image[1:]) if number == INTENSITIES else (image, image[:0])
+    moved = transform({"image": changed, "mask": mask[None]})
     moved_image, moved_mask = moved["image"].as_tensor(), torch.as_tensor(moved["mask"])
-    return moved_image.clamp(-1, 1), moved_mask.as_subclass(Tensor)[0].round().to(torch.uint8)
+    image = torch.cat([moved_image[:1].clamp(-1, 1), moved_image[1:], kept])
+    return image, moved_mask.as_subclass(Tensor)[0].round().to(torch.uint8)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ class Batch(NamedTuple):
 
     Where a slice has no mask, every pixel of `mask` is `UNLABELLED`. After `mixup` a share of 0.5 to 1 of an image is
     the slice that `mask` and `cases` describe, and the rest another slice, of `other_mask`.
+
+    answers: what a teacher on disk says of the image: log-probabilities, float32 [B, C, H, W], not normalised.
     """
 
     image: Tensor
@@ -24,12 +27,14 @@ class Batch(NamedTuple):
     cases: list[str]
     other_mask: Tensor | None = None
     share: float = 1.0
+    answers: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """A copy on another device; from pinned memory it does not block."""
         image, mask = self.image.to(device, non_blocking=True), self.mask.to(device, non_blocking=True)
         other = None if self.other_mask is None else self.other_mask.to(device, non_blocking=True)
-        return Batch(image, mask, self.cases, other, self.share)
+        answers = None if self.answers is None else self.answers.to(device, non_blocking=True)
+        return self._replace(image=image, mask=mask, other_mask=other, answers=answers)
 
 
 def most_probable(scores: Tensor) -> Tensor:
@@ -48,6 +53,7 @@ def mixup(batch: Batch, alpha: float, rng: np.random.Generator) -> Batch:
     """Each slice mixed with another of the batch, labelled ones with labelled, unlabelled ones with unlabelled.
 
     One share for the batch, drawn from Beta(alpha, alpha), of which the larger part stays with the slice itself.
+    Probabilities on disk are mixed in the same shares, where a teacher's network would be shown the mixed image.
     H. Zhang, M. Cisse, Y. N. Dauphin, D. Lopez-Paz: mixup: Beyond Empirical Risk Minimization, ICLR 2018
     (arXiv 1710.09412).
     """
@@ -59,4 +65,8 @@ def mixup(batch: Batch, alpha: float, rng: np.random.Generator) -> Batch:
         others[group] = rng.permutation(group)
     order = torch.from_numpy(others)
     image = share * batch.image + (1 - share) * batch.image[order]
-    return batch._replace(image=image, other_mask=batch.mask[order], share=share)
+    answers = batch.answers
+    if answers is not None and share < 1:
+        # log(share * p + (1 - share) * q), of their logarithms.
+        answers = torch.logaddexp(answers + math.log(share), answers[order] + math.log(1 - share))
+    return batch._replace(image=image, other_mask=batch.mask[order], share=share, answers=answers)

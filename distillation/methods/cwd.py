@@ -22,6 +22,7 @@ class ChannelWise(Layerwise):
     the same value at every size of the maps.
     """
 
+    needs = "logits"
     layers: Layers = ("logits",)
     weight: NonNegative = 3.0
     temperature: Positive = 4.0
@@ -41,6 +42,7 @@ class ChannelWiseFeatures(ChannelWise):
     that map in networks without a decoder.
     """
 
+    needs = "stages"
     layers: Layers = ("e5",)
     weight: NonNegative = 50.0
 
