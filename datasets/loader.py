@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from multiprocessing import active_children
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datasets.augment import get_augment
 from datasets.frame import Frame
+from datasets.slices.answers import FLOOR, StoredAnswers
 from datasets.slices.slice_folder import SliceFolder, case_of
 from datasets.slices.unlabelled import UnlabelledSlices
 from datasets.window import window_image
@@ -23,7 +25,8 @@ from utils.batch import UNLABELLED, Batch, mixup
 from utils.errors import UserError
 from utils.seeding import generator
 
-Sample = tuple[Tensor, Tensor, str]
+Sample = tuple[Tensor, Tensor, str] | tuple[Tensor, Tensor, str, dict[str, Tensor]]
+"""image, mask, case, and further fields of `Batch` by their names where there are any."""
 
 
 class SliceDataset(Dataset[Sample]):
@@ -31,6 +34,9 @@ class SliceDataset(Dataset[Sample]):
 
     names: slice files of `slices`; window: HU, in place of the data set's own. With n names, the items from n on are
     the slices of `unlabelled` in endless repetition, their masks `UNLABELLED`.
+
+    With `answers` an item has a fourth part, {"answers": log-probabilities, float32 [C, h, w]}. What moves the image
+    moves the probabilities; what changes its intensities leaves them: the teacher has answered for the clean image.
     """
 
     def __init__(
@@ -42,11 +48,13 @@ class SliceDataset(Dataset[Sample]):
         seed: int = 0,
         window: tuple[float, float] | None = None,
         unlabelled: UnlabelledSlices | None = None,
+        answers: StoredAnswers | None = None,
     ) -> None:
         self.slices, self.names, self.frame, self.seed = slices, list(names), frame, seed
         self.augment = get_augment(augment)
         self.window = window
         self.unlabelled = unlabelled
+        self.answers = answers
 
     def __len__(self) -> int:
         """The number of slices with a mask."""
@@ -55,17 +63,24 @@ class SliceDataset(Dataset[Sample]):
     def __getitem__(self, item: tuple[int, int]) -> Sample:
         epoch, i = item
         if i < len(self.names) or self.unlabelled is None:
-            name = self.names[i]
+            name, slices = self.names[i], self.slices
             case, _ = case_of(name)
             ct, mask = self.slices.read(name)
             image = self._image(ct, self.slices.window(case, self.window))
             classes = self.frame.labels(torch.from_numpy(self.slices.label_map.encode(mask))[None])[0]
         else:
-            ct, window, case = self.unlabelled.read((i - len(self.names)) % len(self.unlabelled), self.window)
+            place = (i - len(self.names)) % len(self.unlabelled)
+            slices, name = self.unlabelled.files[place]
+            ct, window, case = self.unlabelled.read(place, self.window)
             image = self._image(ct, window)
             classes = torch.full(image.shape[1:], UNLABELLED, dtype=torch.uint8)
+        if self.answers is not None:
+            probabilities = torch.from_numpy(self.answers.read(slices, name)).float().exp_()
+            image = torch.cat([image, self.frame.probabilities(probabilities)])
         image, classes = self.augment(image, classes, generator(self.seed, "augment", epoch, i))
-        return image, classes, case
+        if self.answers is None:
+            return image, classes, case
+        return image[:1], classes, case, {"answers": image[1:].log().clamp_(min=FLOOR)}
 
     def _image(self, ct: NDArray[np.int16], window: tuple[float, float]) -> Tensor:
         return self.frame.image(torch.from_numpy(window_image(ct, *window))[None])
@@ -188,9 +203,12 @@ def kill_loading_processes() -> None:
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples; UserError if the slices differ in size, which native sizes without a crop allow."""
-    images, masks, cases = zip(*samples, strict=True)
+    images, masks, cases, *others = zip(*samples, strict=True)
     if len({image.shape for image in images}) > 1:
         raise UserError(
             f"slices of {', '.join(sorted(set(cases)))} differ in size; give --size, --crop or --batch_size 1"
         )
-    return Batch(torch.stack(images), torch.stack(masks), list(cases))
+    fields: dict[str, Any] = {
+        name: torch.stack([each[name] for each in others[0]]) for name in (others[0][0] if others else ())
+    }
+    return Batch(torch.stack(images), torch.stack(masks), list(cases))._replace(**fields)

@@ -12,7 +12,6 @@ from distillation.teacher import Teacher
 from networks.contract import Channels, Features
 from utils.batch import Batch
 
-
 Needs = Literal["stages", "logits", "probabilities"]
 REASONS: dict[Needs, str] = {
     "stages": "compares stages of the teacher's network, and answers on disk have none",

@@ -42,6 +42,15 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()[:12]
 
 
+def full_digest(paths: Iterable[Path]) -> str:
+    """sha256 of the files' contents, one after another, in hexadecimal digits."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: total)
+    return total.hexdigest()
+
+
 def fingerprint_weights(network: nn.Module) -> str:
     """The digest of all parameters and buffers, wherever they were loaded from."""
     return fingerprint_tensors(network.state_dict().values())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
@@ -20,19 +19,11 @@ from engine.provenance import provenance
 from engine.segmenter import Segmenter
 from utils.errors import UserError
 from utils.files import read_json, write_json, write_text
+from utils.fingerprint import full_digest
 from utils.options import identity
 
 SAVE_EVERY = 5.0
 """Seconds from one run.json to the next: what a killed run has not recorded is predicted again."""
-
-
-def digest(paths: Sequence[Path]) -> str:
-    """sha256 of the files' contents, one after another, in hexadecimal digits."""
-    total = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: total)
-    return total.hexdigest()
 
 
 def made_by(
@@ -44,7 +35,7 @@ def made_by(
 ) -> dict[str, Any]:
     """What decides a result besides the image."""
     return {
-        "checkpoint": digest([prediction.ckpt]),
+        "checkpoint": full_digest([prediction.ckpt]),
         "offsets": list(segmenter.offsets),
         "threshold": prediction.threshold,
         "any_intensity": reading.any_intensity,
@@ -77,7 +68,8 @@ class Record:
         ]
         started = datetime.now(UTC).isoformat(timespec="seconds")
         network = {"model": segmenter.model, "task": label_map.name, "device": str(segmenter.device)}
-        made = {"made_by": self.made_by, "decision": decision, "classes": classes}
+        labels = [list(group) for group in label_map.labels]
+        made = {"made_by": self.made_by, "decision": decision, "classes": classes, "labels": labels}
         self.launches.append({"started": started, **provenance(segmenter.device), **network, **made})
 
     def is_done(self, case: Case, outputs: Outputs) -> bool:
@@ -93,7 +85,7 @@ class Record:
             return False
         if source["bytes"] != now["bytes"] or source["channel"] != case.channel:
             return False
-        return bool(source["modified_ns"] == now["modified_ns"] or source["sha256"] == digest(case.sources))
+        return bool(source["modified_ns"] == now["modified_ns"] or source["sha256"] == full_digest(case.sources))
 
     def names_of(self, case: Case, source: Mapping[str, Any]) -> list[str]:
         """The files of an earlier launch that still hold: made by the same of the same image, as `source` tells."""

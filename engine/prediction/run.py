@@ -23,13 +23,14 @@ from engine.prediction.options import OutputOptions
 from engine.prediction.outputs import Outputs
 from engine.prediction.preview import draw_preview
 from engine.prediction.probabilities import write_probabilities
-from engine.prediction.record import Record, digest
+from engine.prediction.record import Record
 from engine.prediction.volume import Prediction, keep_largest, predict_volume, to_source_labels
 from engine.prediction.volumes import NO_SPACING, measure, spacing_mm
 from engine.segmenter import Segmenter
 from utils.ahead import ahead, one_behind
 from utils.errors import UserError
 from utils.files import write_bytes
+from utils.fingerprint import full_digest
 from utils.progress import print_line, progress
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class Pipeline:
         print_line(f"{outputs.labels}: {'; '.join(map(_described, measured))}")
 
     def _source(self, case: Case) -> dict[str, Any]:
-        return {**self.record.describe(case), "channel": case.channel, "sha256": digest(case.sources)}
+        return {**self.record.describe(case), "channel": case.channel, "sha256": full_digest(case.sources)}
 
     def _fail(self, case: Case, outputs: Outputs, error: BaseException) -> None:
         """An earlier result must not be taken for one of this image."""
