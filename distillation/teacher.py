@@ -21,7 +21,7 @@ class Teacher(Protocol):
         ...
 
 
-class StoredAnswers:
+class AnswersInBatch:
     """The answers that a batch brings along: log-probabilities, in the place of logits, and no stage of a network.
 
     They differ from the teacher's logits by a number for each pixel; only methods that do not see it take them

@@ -46,7 +46,9 @@ class ValidationLoss:
     def _batches(self) -> list[Batch]:
         validation, names = self.validation, self._names()
         segmenter = validation.segmenter
-        dataset = SliceDataset(validation.slices, names, segmenter.frame, window=segmenter.window)
+        dataset = SliceDataset(
+            validation.slices, names, segmenter.frame, window=segmenter.window, answers=validation.answers
+        )
         sizes: dict[torch.Size, list[Sample]] = {}
         for sample in (dataset[0, i] for i in range(len(names))):
             sizes.setdefault(sample[0].shape, []).append(sample)

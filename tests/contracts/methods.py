@@ -13,7 +13,7 @@ import torch
 from distillation.distiller import Distiller
 from distillation.method import Method
 from distillation.segmentation_loss import segmentation_loss
-from distillation.teacher import NetworkTeacher, StoredAnswers, Teacher
+from distillation.teacher import AnswersInBatch, NetworkTeacher, Teacher
 from networks.contract import STAGES, Features
 from tests.golden.features import random_batch
 from tests.small import TinyNetwork, make_method
@@ -178,7 +178,7 @@ class MethodContract:
     @pytest.mark.parametrize("classes", [2, 3])
     def test_it_learns_the_same_from_answers_on_disk_or_refuses_them(self, classes: int) -> None:
         online = tiny_distiller(self.name, "unequal", classes)
-        answers = StoredAnswers(classes)
+        answers = AnswersInBatch(classes)
         if online.method.needs != "probabilities":
             with pytest.raises(UserError, match=f"{self.name}: .*answers on disk.*choose one of kd, "):
                 make_method(self.name, online.network.channels, answers.channels)
