@@ -76,9 +76,15 @@ class Segmenter:
         return np.array([0, *(labels[0] for labels in self.label_map.labels)], np.uint8)
 
     def framed_probabilities(
-        self, image: NDArray[np.int16], window: tuple[float, float], batch_size: int = 8
+        self,
+        image: NDArray[np.int16],
+        window: tuple[float, float],
+        batch_size: int = 8,
+        of_logits: Callable[[Tensor], Tensor] | None = None,
     ) -> Iterator[tuple[slice, Tensor]]:
         """Class probabilities in the frame, [n, C, h, w], batch by batch, for slices [N, H, W].
+
+        of_logits: what makes them, by default `class_probabilities`, of which small ones have the rounding of 1.
 
         window: in the image's stored units. The network is left in the mode it was in, and the next batch is made
         ready while it runs.
@@ -90,7 +96,7 @@ class Segmenter:
             # A thread costs more than it saves where there is nothing to be ahead of.
             for part, values in ahead(inputs) if len(image) > batch_size else inputs:
                 with torch.no_grad():
-                    probabilities = class_probabilities(self.network(values).float())
+                    probabilities = (of_logits or class_probabilities)(self.network(values).float())
                 yield part, probabilities
         finally:
             self.network.train(training)
@@ -105,11 +111,15 @@ class Segmenter:
             yield part, self.frame.image(values).unsqueeze(1)
 
     def probabilities(
-        self, image: NDArray[np.int16], window: tuple[float, float], batch_size: int = 8
+        self,
+        image: NDArray[np.int16],
+        window: tuple[float, float],
+        batch_size: int = 8,
+        of_logits: Callable[[Tensor], Tensor] | None = None,
     ) -> Iterator[tuple[slice, Tensor]]:
         """Class probabilities [n, C, H, W] at the slices' own resolution, batch by batch, for slices [N, H, W]."""
         height, width = image.shape[1:]
-        for part, framed in self.framed_probabilities(image, window, batch_size):
+        for part, framed in self.framed_probabilities(image, window, batch_size, of_logits):
             yield part, self.frame.back(framed, (height, width))
 
     def segment(
