@@ -7,9 +7,11 @@
     python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_18 --kd kd,temperature=2 fitnet:0.1
     python train_kd.py --teacher_probabilities data/kits --smodel resnet_18 --kd kd dist
 
-Data set, task, frame and window are the teacher's unless given. --teacher_probabilities takes the answers of a teacher
-on disk, which SliceMaker.py has cut, in place of its network (docs/teachers.md). Methods add up; `name:2` doubles all of one's
+Data set, task, frame and window are the teacher's unless given. Methods add up; `name:2` doubles all of one's
 own weights, and `name,option=value` sets an option of one. `--list_methods` prints every method with its options.
+
+--teacher_probabilities takes the answers of a teacher on disk, which SliceMaker.py has cut, in place of its network
+(docs/teachers.md).
 """
 
 from __future__ import annotations

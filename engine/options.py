@@ -164,8 +164,8 @@ class DistillationOptions:
     tckpt: Path | None = option(None, "the teacher's checkpoint", identity=False, exclusive="teacher")
     teacher_probabilities: tuple[Path, ...] = option(
         (),
-        "in place of a checkpoint, a teacher's answers on disk: SLICES that SliceMaker.py --teacher_probabilities wrote "
-        "(docs/teachers.md)",
+        "in place of a checkpoint, a teacher's answers on disk: SLICES that SliceMaker.py --teacher_probabilities "
+        "wrote (docs/teachers.md)",
         metavar="DIR",
         identity=False,
         exclusive="teacher",

@@ -10,7 +10,6 @@ from typing import Any
 
 from datasets.labels import NO_MASK, LabelMap
 from datasets.raw.layout import Case, Layout
-from datasets.raw.notes import summarise_notes
 from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
 from datasets.raw.probabilities import file_of_case, probability_files
 from datasets.raw.teacher_labels import ChannelLabels, labels_beside, read_teacher_labels
@@ -53,7 +52,9 @@ class AnswerSummary:
             lines.append(
                 f"test cases without answers, on which this teacher cannot be scored: {', '.join(self.without)}"
             )
-        return "\n".join(lines + [f"warning: {note}" for note in summarise_notes(self.notes)])
+        return "\n".join(
+            lines + [f"warning: {case}: {note}" for case, of_case in self.notes.items() for note in of_case]
+        )
 
 
 class Answers:

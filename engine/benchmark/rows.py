@@ -12,6 +12,7 @@ from distillation import build_method, parse_methods
 from distillation.distiller import SCHEDULES
 from distillation.segmentation_loss import segmentation_equation
 from distillation.specs import MethodSpec
+from distillation.teacher import AnswersInBatch
 from engine.options import KDSchedule
 from networks import build
 from networks.contract import Channels
@@ -22,6 +23,8 @@ from utils.registry import match_name
 UNDISTILLED = "undistilled"
 LONGER = "undistilled, longer"
 EQUAL_TIME = ", equal time"
+ON_DISK = "answers on disk"
+"""What stands for a teacher's network where there is none."""
 JOINER = "/"
 """Between the methods of one row: specs themselves use `:`, `,`, `=` and `+`."""
 
@@ -114,4 +117,4 @@ def loss_of(row: Row, student: str, teacher: str, classes: int) -> str:
 @cache
 def channels_of(name: str, classes: int) -> Channels:
     """Of a network by its name."""
-    return build(name, classes).channels
+    return AnswersInBatch(classes).channels if name == ON_DISK else build(name, classes).channels
