@@ -5,10 +5,14 @@
     python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_34 --kd hlfd at:3.0
     python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_18_os8 --init teacher
     python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_18 --kd kd,temperature=2 fitnet:0.1
+    python train_kd.py --teacher_probabilities data/kits --smodel resnet_18 --kd kd dist
     python train_kd.py --tckpt nnunet:nnUNet_results/Dataset220/nnUNetTrainer__nnUNetPlans__2d:0 --smodel malunet
 
 Data set, task, frame and window are the teacher's unless given. Methods add up; `name:2` doubles all of one's
 own weights, and `name,option=value` sets an option of one. `--list_methods` prints every method with its options.
+
+--teacher_probabilities takes the answers of a teacher on disk, which SliceMaker.py has cut, in place of its network
+(docs/teachers.md).
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ def main() -> None:
     refuse_several_processes()
 
     # PyTorch takes seconds to load, and --help should not wait for it.
+    from datasets.slices.answers import StoredAnswers
     from engine.device import choose_device
     from engine.nnunet.segmenter import load_teacher
     from engine.training.run import decide_data, make_trainer, train
@@ -48,11 +53,15 @@ def main() -> None:
     from utils.progress import print_note
 
     methods = method_options.specs()  # what the student learns from the teacher
-    teacher, checkpoint = load_teacher(distillation.tckpt, choose_device(training.device), data)
-    if "about" in checkpoint:
-        print(checkpoint["about"], flush=True)
+    teacher, checkpoint, answers = None, {}, None
+    if distillation.tckpt:
+        teacher, checkpoint = load_teacher(distillation.tckpt, choose_device(training.device), data)
+        if "about" in checkpoint:
+            print(checkpoint["about"], flush=True)
+    else:
+        answers = StoredAnswers.open(distillation.teacher_probabilities, data.task)
     student = network_name(chosen.smodel or "resnet_18")
-    decided = decide_data(data, teacher)  # what was not given is the teacher's
+    decided = decide_data(data, teacher, answers)  # what was not given is the teacher's
     run_options = RunOptions(student, decided, training, replace(distillation, methods=methods))
     if training.mode == "test":
         from engine.evaluation.evaluate import test_run
@@ -60,7 +69,7 @@ def main() -> None:
         test_run(run_options, {"dataset": data.dataset, "task": data.task, "smodel": chosen.smodel and student})
         return
     trainer = make_trainer(run_options, teacher)
-    if note := other_view_note(decided, teacher):
+    if teacher and (note := other_view_note(decided, teacher)):
         print(note, file=sys.stderr)
     if checkpoint.get("metrics", {}).get("dice") == 0:
         print_note(f"{distillation.tckpt}: its validation Dice was 0, so it has little to teach; train it longer")

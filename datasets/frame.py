@@ -45,6 +45,11 @@ class Frame:
             x = F.interpolate(x[:, None], size, mode="bilinear", align_corners=False, antialias=shrinks)[:, 0]
         return self._apply_crop(x, pad)
 
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Class probabilities, float [C, H, W] -> [C, h, w], as `image`; what is padded is background."""
+        background, others = self.image(x[:1], pad=1.0), self.image(x[1:], pad=0.0)
+        return torch.cat([background, others])
+
     def labels(self, mask: Tensor) -> Tensor:
         """uint8 [N, H, W] -> [N, h, w], nearest neighbour."""
         size = self._resized_shape(mask.shape[-2:])

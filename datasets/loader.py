@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datasets.augment import get_augment
 from datasets.frame import Frame
+from datasets.slices.answers import FLOOR, StoredAnswers
 from datasets.slices.slice_folder import SliceFolder, case_of
 from datasets.slices.unlabelled import UnlabelledSlices
 from datasets.window import window_image
@@ -25,7 +26,7 @@ from utils.errors import UserError
 from utils.seeding import generator
 from utils.stored_as import StoredAs, known
 
-Sample = tuple[Tensor, Tensor, str] | tuple[Tensor, Tensor, str, dict[str, Stored]]
+Sample = tuple[Tensor, Tensor, str] | tuple[Tensor, Tensor, str, dict[str, Any]]
 """image, mask, case, and further fields of `Batch` by their names where there are any."""
 
 
@@ -35,8 +36,9 @@ class SliceDataset(Dataset[Sample]):
     names: slice files of `slices`; window: HU, in place of the data set's own. With n names, the items from n on are
     the slices of `unlabelled` in endless repetition, their masks `UNLABELLED`.
 
-    with_stored: an item has a fourth part, {"stored": what the source holds, int16 [1, h, w]}. What moves the image
-    moves these values; what changes its intensities leaves them.
+    With answers or with_stored an item has a fourth part: {"answers": log-probabilities, float32 [C, h, w], "stored":
+    what the source holds, int16 [1, h, w]}. What moves the image moves these, and what changes its intensities leaves
+    them: the teacher answers for the clean image.
     """
 
     def __init__(
@@ -48,12 +50,13 @@ class SliceDataset(Dataset[Sample]):
         seed: int = 0,
         window: tuple[float, float] | None = None,
         unlabelled: UnlabelledSlices | None = None,
+        answers: StoredAnswers | None = None,
         with_stored: bool = False,
     ) -> None:
         self.slices, self.names, self.frame, self.seed = slices, list(names), frame, seed
         self.augment = get_augment(augment)
         self.window = window
-        self.unlabelled, self.with_stored = unlabelled, with_stored
+        self.unlabelled, self.answers, self.with_stored = unlabelled, answers, with_stored
 
     def __len__(self) -> int:
         """The number of slices with a mask."""
@@ -73,13 +76,25 @@ class SliceDataset(Dataset[Sample]):
             ct, window, case = self.unlabelled.read(place, self.window)
             image = self._image(ct, window)
             classes = torch.full(image.shape[1:], UNLABELLED, dtype=torch.uint8)
+        further: dict[str, Tensor] = {}
+        if self.answers is not None:
+            probabilities = torch.from_numpy(self.answers.read(slices, name)).float().exp_()
+            further["answers"] = self.frame.probabilities(probabilities)
         if self.with_stored:
-            image = torch.cat([image, framed_values(ct, self.frame)])
+            further["stored"] = framed_values(ct, self.frame)
+        if further:
+            image = torch.cat([image, *further.values()])
         image, classes = self.augment(image, classes, generator(self.seed, "augment", epoch, i))
-        if not self.with_stored:
+        if not further:
             return image, classes, case
-        values = image[1:].round().to(torch.int16)
-        return image[:1], classes, case, {"stored": Stored(values, [framed_origin(slices, case, self.frame, ct.shape)])}
+        moved = image[1:].split([len(maps) for maps in further.values()])
+        fields: dict[str, Any] = dict(zip(further, moved, strict=True))
+        if self.answers is not None:
+            fields["answers"] = fields["answers"].log().clamp_(min=FLOOR)
+        if self.with_stored:
+            origin = framed_origin(slices, case, self.frame, ct.shape)
+            fields["stored"] = Stored(fields["stored"].round().to(torch.int16), [origin])
+        return image[:1], classes, case, fields
 
     def _image(self, ct: NDArray[np.int16], window: tuple[float, float]) -> Tensor:
         return self.frame.image(torch.from_numpy(window_image(ct, *window))[None])
@@ -218,6 +233,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
         raise UserError(
             f"slices of {', '.join(sorted(set(cases)))} differ in size; give --size, --crop or --batch_size 1"
         )
-    names = others[0][0] if others else ()
-    fields: dict[str, Any] = {name: Stored.joined([each[name] for each in others[0]]) for name in names}
+    fields: dict[str, Any] = {}
+    for name in others[0][0] if others else ():
+        parts = [each[name] for each in others[0]]
+        fields[name] = Stored.joined(parts) if name == "stored" else torch.stack(parts)
     return Batch(torch.stack(images), torch.stack(masks), list(cases), **fields)

@@ -136,15 +136,28 @@ def _method_class(name: str, text: str) -> type[Method]:
 
 
 def build_method(specs: Sequence[MethodSpec], student: Channels, teacher: Channels) -> Method:
-    """The method, or the weighted sum of several, between networks of these channels."""
-    from distillation.method import Combined
+    """The method, or the weighted sum of several, between networks of these channels.
 
-    parts = [
-        (spec.label, spec.factor, _method_class(spec.name, str(spec))(student, teacher, **dict(spec.options)))
-        for spec in specs
-    ]
+    UserError for a method that needs more than the probabilities of a teacher that has nothing else.
+    """
+    from distillation.method import REASONS, Combined
+
+    parts = []
+    for spec in specs:
+        method_class = _method_class(spec.name, str(spec))
+        if not teacher.has_stages and method_class.needs != "probabilities":
+            raise UserError(
+                f"{spec}: {REASONS[method_class.needs]}; choose one of {', '.join(methods_for_answers())}, or give the "
+                "teacher's checkpoint with --tckpt in place of --teacher_probabilities"
+            )
+        parts.append((spec.label, spec.factor, method_class(student, teacher, **dict(spec.options))))
     _, factor, method = parts[0]
     return method if len(parts) == 1 and factor == 1 else Combined(student, teacher, parts)
+
+
+def methods_for_answers() -> list[str]:
+    """The methods that learn from class probabilities alone, as they are on disk."""
+    return [name for name in METHODS if _method_class(name, name).needs == "probabilities"]
 
 
 def describe_methods() -> str:

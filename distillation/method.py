@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -11,6 +11,13 @@ from torch.optim import Optimizer
 from distillation.teacher import Teacher
 from networks.contract import Channels, Features
 from utils.batch import Batch
+
+Needs = Literal["stages", "logits", "probabilities"]
+REASONS: dict[Needs, str] = {
+    "stages": "compares stages of the teacher's network, and answers on disk have none",
+    "logits": "sees what is added to all logits of a pixel, and answers on disk, as probabilities, do not have it",
+}
+"""Why a method cannot learn from probabilities alone."""
 
 
 class Method(nn.Module):
@@ -22,6 +29,11 @@ class Method(nn.Module):
 
     focal_detached: bool = False
     """Whether the focal loss's factor (1 - p_t)^2 passes no gradient, as in the published code."""
+
+    needs: ClassVar[Needs] = "stages"
+    """What it takes from a teacher. "probabilities": its terms stay the same if a number is added to all of the
+    teacher's logits at a pixel, another one at each, so that it can learn from answers on disk.
+    """
 
     def __init__(self, student: Channels, teacher: Channels, **options: Any) -> None:
         super().__init__()

@@ -26,6 +26,24 @@ class Teacher(Protocol):
         ...
 
 
+class AnswersInBatch:
+    """The answers that a batch brings along: log-probabilities, in the place of logits, and no stage of a network.
+
+    They differ from the teacher's logits by a number for each pixel; only methods that do not see it take them
+    (`distillation.method.Method.needs`).
+    """
+
+    needs_stored = False
+
+    def __init__(self, classes: int) -> None:
+        """classes: the background included."""
+        self.channels = Channels((), (), classes)
+
+    def features(self, batch: Batch) -> Features:
+        assert batch.answers is not None, "the loader has no answers"
+        return Features((), (), batch.answers)
+
+
 class NetworkTeacher:
     """A frozen network in eval mode, which stays on its device."""
 

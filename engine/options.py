@@ -168,8 +168,19 @@ class MethodOptions:
 class DistillationOptions:
     """distillation: from which teacher, and how the methods act"""
 
-    tckpt: Path = option(
-        MISSING, "the teacher's checkpoint, or nnunet:FOLDER[:FOLD], a 2D network of nnU-Net", identity=False
+    tckpt: Path | None = option(
+        None,
+        "the teacher's checkpoint, or nnunet:FOLDER[:FOLD], a 2D network of nnU-Net",
+        identity=False,
+        exclusive="teacher",
+    )
+    teacher_probabilities: tuple[Path, ...] = option(
+        (),
+        "in place of a checkpoint, a teacher's answers on disk: SLICES that SliceMaker.py --teacher_probabilities "
+        "wrote (docs/teachers.md)",
+        metavar="DIR",
+        identity=False,
+        exclusive="teacher",
     )
     kd_schedule: KDSchedule = option(
         "constant", "the distillation's weight: constant, up in the first quarter, or down to 0"
@@ -198,6 +209,11 @@ class DistillationOptions:
     """Their definitions stand for them in a run's identity."""
 
     def __post_init__(self) -> None:
+        if not (self.tckpt or self.teacher_probabilities):
+            raise UserError(
+                "who is the teacher? give its checkpoint with --tckpt, or its answers on disk with "
+                "--teacher_probabilities"
+            )
         if self.unlabelled_per_batch and not self.unlabelled:
             raise UserError("--unlabelled_per_batch: there are no such slices; name their folder with --unlabelled DIR")
 

@@ -95,12 +95,15 @@ class Segmenter:
         window: tuple[float, float],
         batch_size: int = 8,
         parts: Iterable[slice] | None = None,
+        of_logits: Callable[[Tensor], Tensor] | None = None,
     ) -> Iterator[tuple[slice, Tensor]]:
         """Class probabilities in the frame, [n, C, h, w], batch by batch, for slices [N, H, W].
 
         window: in the image's stored units. parts: the batches, each given when its slices are there, in place of
-        `batch_size` after `batch_size` slices. The network is left in the mode it was in, and the next batch is made
-        ready while it runs.
+        `batch_size` after `batch_size` slices. of_logits: what makes the probabilities, by default
+        `class_probabilities`, of which small ones have the rounding of 1.
+
+        The network is left in the mode it was in, and the next batch is made ready while it runs.
         """
         training = self.network.training
         self.network.eval()
@@ -109,7 +112,7 @@ class Segmenter:
             # A thread costs more than it saves where there is nothing to be ahead of.
             for part, values in ahead(inputs) if len(image) > batch_size else inputs:
                 with torch.no_grad():
-                    probabilities = class_probabilities(self.network(values).float())
+                    probabilities = (of_logits or class_probabilities)(self.network(values).float())
                 yield part, probabilities
         finally:
             self.network.train(training)
@@ -128,10 +131,11 @@ class Segmenter:
         window: tuple[float, float],
         batch_size: int = 8,
         parts: Iterable[slice] | None = None,
+        of_logits: Callable[[Tensor], Tensor] | None = None,
     ) -> Iterator[tuple[slice, Tensor]]:
         """Class probabilities [n, C, H, W] at the slices' own resolution, batch by batch, for slices [N, H, W]."""
         height, width = image.shape[1:]
-        for part, framed in self.framed_probabilities(image, window, batch_size, parts):
+        for part, framed in self.framed_probabilities(image, window, batch_size, parts, of_logits):
             yield part, self.frame.back(framed, (height, width))
 
     def segment(

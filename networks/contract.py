@@ -47,6 +47,7 @@ class Channels:
     """Channel counts and strides of a network's stages, in the order of `Features`, known before the first batch.
 
     decoder: empty where there is none, and e4..e1 stand for d5..d2. decoder_strides: by default those of e4..e1.
+    encoder: empty where logits are all there is, as of answers on disk.
     """
 
     encoder: tuple[int, ...]
@@ -60,15 +61,23 @@ class Channels:
         return bool(self.decoder)
 
     @property
+    def has_stages(self) -> bool:
+        """Whether there is anything but the logits."""
+        return bool(self.encoder)
+
+    @property
     def stages(self) -> tuple[Stage, ...]:
-        """All of `STAGES`, in that order; the logits have the image's resolution."""
+        """All of `STAGES`, in that order, or the logits alone; these have the image's resolution."""
+        if not self.has_stages:
+            return (Stage("logits", self.classes, 1),)
         channels = (*self.encoder, *(self.decoder or self.encoder[3::-1]), self.classes)
         strides = (*self.encoder_strides, *(self.decoder_strides or self.encoder_strides[3::-1]), 1)
         return tuple(Stage(*values) for values in zip(STAGES, channels, strides, strict=True))
 
     def stage(self, name: str) -> Stage:
         """One of `STAGES`."""
-        return self.stages[STAGES.index(name)]
+        stages = self.stages
+        return stages[[stage.name for stage in stages].index(name)]
 
 
 class SegmentationNetwork(nn.Module):

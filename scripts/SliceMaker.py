@@ -3,6 +3,7 @@
     python scripts/SliceMaker.py --inpath RAW --outpath SLICES --dataset kits --task tumor
     python scripts/SliceMaker.py --inpath ANY_CT --outpath SLICES --dataset kits --unlabelled
     python scripts/SliceMaker.py --inpath RAW --outpath SLICES --dataset kits --task tumor --labelled 20
+    python scripts/SliceMaker.py --inpath RAW --outpath SLICES --dataset kits --task tumor --teacher_probabilities DIR
     python scripts/SliceMaker.py --inpath cases.csv --outpath SLICES --dataset list --labels 1=organ 2=tumor
 
 Of training cases it cuts the slices with the target and a share of the others, of validation and test cases every
@@ -21,6 +22,9 @@ drawn by the seed, and a larger N contains a smaller one.
 
 SLICES/run.json says of every launch that cut a case what it ran on: the command, versions, and digests of the files.
 
+--teacher_probabilities cuts a teacher's class probabilities for each case, as nnU-Net or scripts/answer.py writes them,
+into SLICES/answers, for train_kd.py to distil from without that network (docs/teachers.md).
+
 All cases that cannot be used are named in one pass, and nothing can be trained on; --keep_going cuts the others.
 """
 
@@ -31,7 +35,7 @@ import time
 import _root  # noqa: F401
 
 from datasets.raw.options import ListOptions, ReadingOptions
-from datasets.slicing.options import RawOptions, SliceMakerOptions
+from datasets.slicing.options import AnswerOptions, RawOptions, SliceMakerOptions
 from utils.errors import run
 from utils.options import Parser
 from utils.ranks import refuse_several_processes
@@ -41,22 +45,29 @@ ALIASES = {"in_path": "inpath", "out_path": "outpath", "process_num": "workers"}
 
 
 def main() -> None:
-    groups = (RawOptions, ListOptions, SliceMakerOptions, ReadingOptions)
-    raw, of_list, options, reading = Parser(__doc__, ALIASES).read(*groups)
+    groups = (RawOptions, ListOptions, SliceMakerOptions, AnswerOptions, ReadingOptions)
+    raw, of_list, options, of_teacher, reading = Parser(__doc__, ALIASES).read(*groups)
     refuse_several_processes()
 
     from datasets.raw import open_layout
-    from datasets.slicing.slicemaker import make_slices
+    from datasets.slicing.answer_slices import Answers, answer_slices
+    from datasets.slicing.slicemaker import find_raw, make_slices
     from engine.provenance import digest_of, write_run_file
 
     started = time.monotonic()
     layout = open_layout(raw.dataset, raw.inpath, of_list.labels, of_list.window, raw.channel)
     label_map = layout.label_map(raw.task)
+    answers = None
+    if of_teacher.teacher_probabilities:
+        # Before hours of cutting.
+        answers = Answers(of_teacher, find_raw(raw.inpath, layout, options))
     summary = make_slices(raw.inpath, raw.outpath, layout, label_map, options, reading)
     if summary.all_files:
         digests = {case: digest_of(files) for case, files in summary.all_files.items()}
         write_run_file(raw.outpath, None, digests, label_map.classes, time.monotonic() - started)
     print(summary)
+    if answers is not None:
+        print(answer_slices(raw.outpath, layout, label_map, answers, options.workers, reading))
     summary.refuse_unusable()
 
 

@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def methods_page() -> str:
-    from distillation import ALIASES, METHODS
+    from distillation import ALIASES, METHODS, methods_for_answers
 
     named = {name for names in FAMILIES.values() for name in names}
     families = {**FAMILIES, OTHERS: tuple(name for name in METHODS if name not in named)}
@@ -73,6 +73,8 @@ def methods_page() -> str:
             rows = [method_row(name) for name in names]
             parts += [f"## {family}\n", table(["`--kd`", "what it does", "options and defaults", "paper"], rows)]
     meanings = [[f"`{alias}`", f"`{meaning}`"] for alias, meaning in ALIASES.items()]
+    from_disk = ", ".join(f"`{name}`" for name in methods_for_answers())
+    parts.append(f"[Answers on disk](teachers.md) are enough for {from_disk}.\n")
     return "\n".join([*parts, END, table(["name", "the same as"], meanings)])
 
 

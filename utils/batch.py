@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -38,8 +39,10 @@ class Batch(NamedTuple):
     """image: float32 [B, 1, H, W] in [-1, 1]; mask: uint8 [B, H, W], class indices; cases: B names.
 
     Where a slice has no mask, every pixel of `mask` is `UNLABELLED`. After `mixup` a share of 0.5 to 1 of an image is
-    the slice that `mask` and `cases` describe, and the rest another slice, of `other_mask`. stored: for a teacher that
-    does not take the window's values.
+    the slice that `mask` and `cases` describe, and the rest another slice, of `other_mask`.
+
+    answers: what a teacher on disk says of the image: log-probabilities, float32 [B, C, H, W], not normalised. stored:
+    for a teacher that does not take the window's values.
     """
 
     image: Tensor
@@ -47,14 +50,16 @@ class Batch(NamedTuple):
     cases: list[str]
     other_mask: Tensor | None = None
     share: float = 1.0
+    answers: Tensor | None = None
     stored: Stored | None = None
 
     def to(self, device: torch.device) -> Batch:
         """A copy on another device; from pinned memory it does not block."""
         image, mask = self.image.to(device, non_blocking=True), self.mask.to(device, non_blocking=True)
         other = None if self.other_mask is None else self.other_mask.to(device, non_blocking=True)
+        answers = None if self.answers is None else self.answers.to(device, non_blocking=True)
         stored = None if self.stored is None else self.stored.to(device)
-        return self._replace(image=image, mask=mask, other_mask=other, stored=stored)
+        return self._replace(image=image, mask=mask, other_mask=other, answers=answers, stored=stored)
 
 
 def most_probable(scores: Tensor) -> Tensor:
@@ -73,6 +78,7 @@ def mixup(batch: Batch, alpha: float, rng: np.random.Generator) -> Batch:
     """Each slice mixed with another of the batch, labelled ones with labelled, unlabelled ones with unlabelled.
 
     One share for the batch, drawn from Beta(alpha, alpha), of which the larger part stays with the slice itself.
+    Probabilities on disk are mixed in the same shares, where a teacher's network would be shown the mixed image.
     H. Zhang, M. Cisse, Y. N. Dauphin, D. Lopez-Paz: mixup: Beyond Empirical Risk Minimization, ICLR 2018
     (arXiv 1710.09412).
     """
@@ -84,4 +90,8 @@ def mixup(batch: Batch, alpha: float, rng: np.random.Generator) -> Batch:
         others[group] = rng.permutation(group)
     order = torch.from_numpy(others)
     image = share * batch.image + (1 - share) * batch.image[order]
-    return batch._replace(image=image, other_mask=batch.mask[order], share=share)
+    answers = batch.answers
+    if answers is not None and share < 1:
+        # log(share * p + (1 - share) * q), of their logarithms.
+        answers = torch.logaddexp(answers + math.log(share), answers[order] + math.log(1 - share))
+    return batch._replace(image=image, other_mask=batch.mask[order], share=share, answers=answers)

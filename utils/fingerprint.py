@@ -45,6 +45,11 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()[:12]
 
 
+def files_digest(paths: Iterable[Path]) -> str:
+    """One digest, 12 hexadecimal digits, for several files, one after another."""
+    return fingerprint(map(file_digest, paths))
+
+
 def fingerprint_weights(network: nn.Module) -> str:
     """The digest of all parameters and buffers, wherever they were loaded from."""
     return fingerprint_tensors(network.state_dict().values())

@@ -55,10 +55,7 @@ def place_label(label: Source, image: Source, choice: str | None) -> tuple[Orien
         if not label.forms:
             return as_image, ["the segmentation's header has no orientation: taken as that of the image"], None
         return as_image, _differences(label.affine, image.affine), None
-    turned = Orientation(
-        tuple(as_image.axes[axis] for axis in turn.axes),
-        tuple(as_image.directions[axis] * sign for axis, sign in zip(turn.axes, turn.directions, strict=True)),
-    )
+    turned = compose(as_image, turn)
     fits = {"header": _lies_on(label, image, turn), "array": label.shape == image.shape}
     differ = f"has the orientation {codes(label.affine)}, but {image.path.name} {codes(image.affine)}"
     if choice is None:
@@ -71,6 +68,14 @@ def place_label(label: Source, image: Source, choice: str | None) -> tuple[Orien
         raise UserError(f"{label.path}: {differ}, and by --label_geometry {choice} it does not fit; resample it")
     how = "turned by its header" if choice == "header" else "its voxels are taken as they are"
     return turned if choice == "header" else as_image, [f"the segmentation {differ}: {how}"], choice
+
+
+def compose(image: Orientation, turn: Orientation) -> Orientation:
+    """The orientation of a file that is turned relative to an image of this one (`relative_orientation`)."""
+    return Orientation(
+        tuple(image.axes[axis] for axis in turn.axes),
+        tuple(image.directions[axis] * sign for axis, sign in zip(turn.axes, turn.directions, strict=True)),
+    )
 
 
 def relative_orientation(image: Affine, other: Affine) -> Orientation:

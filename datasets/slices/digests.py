@@ -39,7 +39,8 @@ def contents_fingerprint(files: Iterable[tuple[SliceFolder, str]]) -> str:
     """
     files = sorted(set(files), key=lambda file: (str(file[0].folder), file[1]))
     digests = []
-    for (slices, name), found in zip(files, _digests(files), strict=True):
+    paths = [slices.folder / name for slices, name in files]
+    for (slices, name), found in zip(files, file_digests(paths, "checking slices"), strict=True):
         case, index = case_of(name)
         entry = slices.manifest.cases[case] if slices.manifest else None
         listed = entry.digests.get(index, found) if entry else found
@@ -62,7 +63,7 @@ def as_recorded(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     return {key: now[key] for key in (CONTENTS, SCORED_CONTENTS) if key in now} | dict(before)
 
 
-def _digests(files: list[tuple[SliceFolder, str]]) -> Iterator[str]:
-    paths = [slices.folder / name for slices, name in files]
+def file_digests(paths: Sequence[Path], text: str) -> Iterator[str]:
+    """`slice_digest` of each, with a progress bar of this text."""
     with ThreadPoolExecutor(THREADS) as pool:
-        yield from progress(pool.map(slice_digest, paths, chunksize=64), "checking slices", total=len(paths))
+        yield from progress(pool.map(slice_digest, paths, chunksize=64), text, total=len(paths))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datasets.splits import SplitOptions
+from utils.errors import UserError
 from utils.numbers import ClosedShare, PositiveInt, PositiveShare
 from utils.options import option
 
@@ -64,3 +65,27 @@ class SliceMakerOptions:
     def requested_split(self) -> dict[str, Any]:
         """The fields of `SplitOptions`; None where the user gave none."""
         return {field.name: getattr(self, field.name) for field in fields(SplitOptions)}
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """answers: of a teacher, to distil from without its network"""
+
+    teacher_probabilities: tuple[Path, ...] = option(
+        (),
+        "folders with each case's class probabilities, CASE.npz of nnU-Net or 4D NIfTI, to cut as the slices are; "
+        "several are averaged",
+        metavar="DIR",
+    )
+    teacher_labels: tuple[str, ...] = option(
+        (),
+        "the labels that the teacher's channels stand for, as in 1=1 2=2, or, for regions, 0=1+2 1=2 (default: as "
+        "run.json or dataset.json in DIR says, or channel 1 is label 1, ...)",
+        metavar="CHANNEL=LABEL",
+    )
+
+    def __post_init__(self) -> None:
+        if self.teacher_labels and not self.teacher_probabilities:
+            raise UserError(
+                "--teacher_labels: are those of a teacher's answers; name their folder with --teacher_probabilities DIR"
+            )

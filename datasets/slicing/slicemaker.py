@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from datasets.labels import NO_MASK, LabelMap
+from datasets.raw.cases import FoundCases
 from datasets.raw.find_cases import find_cases, find_labelled
 from datasets.raw.layout import Case, Layout
 from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
@@ -51,8 +52,7 @@ def make_slices(
     """
     if (root := split_root(outpath)) != outpath:
         raise UserError(f"{outpath}: is a part of the split in {root / SPLITS}; give --outpath {root}")
-    unlabelled = options.unlabelled is not None
-    cases = find_cases(inpath, layout.name, layout.channel) if unlabelled else find_labelled(layout, inpath)
+    cases = find_raw(inpath, layout, options)
     labelled = [case for case in cases if case.label is not None]
     if not labelled and (options.unlabelled is None or not cases):
         found = "; ".join([f"{inpath}: none of its {len(cases)} cases has a segmentation", *cases.notes])
@@ -76,6 +76,13 @@ def make_slices(
     if not options.keep_going:
         summary.refuse_unusable()
     return summary
+
+
+def find_raw(inpath: Path, layout: Layout, options: SliceMakerOptions) -> FoundCases:
+    """The cases to cut, and those without segmentation that are left out unless asked for."""
+    if options.unlabelled is not None:
+        return find_cases(inpath, layout.name, layout.channel)
+    return find_labelled(layout, inpath)
 
 
 def _cut_labelled(

@@ -6,10 +6,13 @@ C. Shu, Y. Liu, J. Gao, Z. Yan, C. Shen: Channel-wise Knowledge Distillation for
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from distillation.distances import softened_kl
 from distillation.layerwise import Layerwise
+from distillation.method import Needs
 from distillation.stages import Layers, adapter
 from utils.numbers import NonNegative, Positive
 
@@ -22,6 +25,7 @@ class ChannelWise(Layerwise):
     the same value at every size of the maps.
     """
 
+    needs: ClassVar[Needs] = "logits"
     layers: Layers = ("logits",)
     weight: NonNegative = 3.0
     temperature: Positive = 4.0
@@ -41,6 +45,7 @@ class ChannelWiseFeatures(ChannelWise):
     that map in networks without a decoder.
     """
 
+    needs = "stages"
     layers: Layers = ("e5",)
     weight: NonNegative = 50.0
 

@@ -26,6 +26,7 @@ class DiceSemimetric(Method):
     where s = t. In [0, 1], whatever the size of maps and batch. The weight of 1 is ours.
     """
 
+    needs = "probabilities"
     weight: NonNegative = 1.0
 
     def forward(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:

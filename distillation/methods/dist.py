@@ -24,6 +24,7 @@ class DIST(Method):
     where student and teacher predict different classes, and has no gradient; the other term does the teaching.
     """
 
+    needs = "probabilities"
     beta: NonNegative = 1.0
     gamma: NonNegative = 1.0
     temperature: Positive = 1.0

@@ -25,6 +25,7 @@ class DecoupledKD(Method):
     With two classes there is one other class, and NCKD is exactly 0: what is left is alpha times KD with this T.
     """
 
+    needs = "probabilities"
     alpha: NonNegative = 1.0
     beta: NonNegative = 8.0
     temperature: Positive = 4.0

@@ -20,6 +20,7 @@ class KD(Method):
     them). The larger T, the more the many pixels that are easy count.
     """
 
+    needs = "probabilities"
     temperature: Positive = 1.0
     weight: NonNegative = 1.0
 

@@ -26,6 +26,7 @@ class StandardisedKD(Method):
     student and teacher predict different classes, and its gradient is 0. It takes three classes to teach.
     """
 
+    needs = "probabilities"
     temperature: Positive = 2.0
     weight: NonNegative = 9.0
 

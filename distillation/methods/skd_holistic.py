@@ -41,6 +41,7 @@ class Holistic(Method):
     with a constant learning rate of 4e-4 and betas 0.9 and 0.99, as in the authors' later code.
     """
 
+    needs = "logits"
     weight: NonNegative = 0.1
     penalty: NonNegative = 10.0
     critic_lr: NonNegative = 4e-4

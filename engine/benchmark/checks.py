@@ -7,6 +7,7 @@ from pathlib import Path
 
 from datasets.slices.slice_folder import open_slices
 from engine.benchmark.elsewhere import labelled_cases
+from engine.benchmark.rows import ON_DISK
 from engine.benchmark.runs import Fold
 from engine.segmenter import Segmenter
 from engine.training.initial_weights import build_initialised, cases_behind
@@ -31,6 +32,12 @@ def check_initial_weights(init: str | None, students: Sequence[str], fold: Fold,
     if init is None:
         return
     model, classes = fold.identity["model"], fold.identity["classes"]
+    if model == ON_DISK:
+        if init == "teacher":
+            raise UserError("--init teacher: answers on disk have no weights; give the path of a checkpoint")
+        for network in students:
+            build_initialised(network, classes, init)
+        return
     source = teacher.network if teacher else build(model, classes)
     for network in (*students, *([] if teacher or init == "teacher" else [model])):
         build_initialised(network, classes, init, source)

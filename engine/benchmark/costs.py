@@ -14,11 +14,12 @@ from datasets.slices.slice_folder import SliceFolder, open_slices
 from distillation.balance import EVERY
 from engine.benchmark.rows import EQUAL_TIME, LONGER, UNDISTILLED, Row
 from engine.benchmark.runs import Fold, Run, row_folder, run_options
-from engine.benchmark.train_and_score import logged, use_threads
+from engine.benchmark.train_and_score import logged, teacher_of, use_threads
 from engine.cost import measure_in_turns, network_cost, segmentation_speed
 from engine.device import Precision, choose_device, environment
-from engine.nnunet.segmenter import load_teacher
+from engine.options import RunOptions
 from engine.segmenter import Segmenter
+from engine.training.run import new_segmenter
 from engine.training.timed_step import TimedStep
 from networks import build
 from utils.errors import UserError
@@ -43,8 +44,7 @@ def measure(fold: Fold, students: Sequence[str], rows: Sequence[Row], longer: fl
     use_threads(fold)
     costs = read_costs(fold)
     refuse_other_length(fold, students, costs, longer)
-    teacher, _ = load_teacher(fold.teacher, torch.device("cpu"), fold.data)
-    measure_networks(fold, students, teacher, costs)
+    measure_networks(fold, students, costs)
     for student in students:
         steps = measure_steps(fold, student, rows, costs)
         set_lengths(costs["lengths"].setdefault(student, {}), steps, rows, longer)
@@ -107,17 +107,18 @@ def refuse_other_length(fold: Fold, students: Sequence[str], costs: Costs, longe
             )
 
 
-def measure_networks(fold: Fold, students: Sequence[str], teacher: Segmenter, costs: Costs) -> None:
-    """Fill in what teacher and students cost on this CPU."""
+def measure_networks(fold: Fold, students: Sequence[str], costs: Costs) -> None:
+    """Fill in what teacher and students cost on this CPU; answers on disk cost nothing."""
     data = fold.data
-    slices = open_slices(data.train_data_path, teacher.dataset, teacher.label_map.name, "train", data.splits)
+    slices = open_slices(data.train_data_path, str(data.dataset), str(data.task), "train", data.splits)
     processor = {"threads": torch.get_num_threads(), "cpu": environment(torch.device("cpu"))["processor"]}
-    costs["teacher"] = teacher.model
-    for name in dict.fromkeys([teacher.model, *students]):
+    teacher = teacher_of(fold, torch.device("cpu"))
+    costs["teacher"] = fold.identity["model"]
+    for name in dict.fromkeys([*([teacher.model] if teacher else []), *students]):
         if not _measured_under(costs["networks"].get(name, {}), processor):
-            segmenter = teacher
-            if name != teacher.model:
-                segmenter = teacher.with_network(build(name, teacher.label_map.num_classes), name)
+            segmenter = teacher or new_segmenter(RunOptions(name, data, replace(fold.training, init=None)), slices)[0]
+            if name != segmenter.model:
+                segmenter = segmenter.with_network(build(name, segmenter.label_map.num_classes), name)
             costs["networks"][name] = {**cost_on_slices(segmenter, slices), **processor}
 
 
@@ -169,7 +170,7 @@ def time_step(fold: Fold, student: str, row: Row) -> dict[str, float]:
     try:
         with logged(fold.outpath / "timing.log"):
             device = choose_device(fold.training.device)
-            teacher, _ = load_teacher(fold.teacher, device, fold.data)
+            teacher = teacher_of(fold, device)
             seed = min(fold.steps_per_epoch)
             steps = {
                 each.name: TimedStep(run_options(Run(fold, student, each, seed)), teacher)

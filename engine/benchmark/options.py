@@ -37,6 +37,12 @@ class BenchmarkOptions:
     train_teacher: str | None = option(
         None, "train this network first, as the students are, to be the teacher", exclusive="teacher", metavar="NETWORK"
     )
+    teacher_probabilities: tuple[Path, ...] = option(
+        (),
+        "the teacher's answers on disk, to all slices: SLICES that SliceMaker.py --teacher_probabilities wrote",
+        exclusive="teacher",
+        metavar="DIR",
+    )
     teacher_steps: PositiveInt | None = option(None, "for how long (default: as long as the students)", metavar="STEPS")
     folds: PositiveInt | None = option(
         None,
@@ -73,8 +79,16 @@ class BenchmarkOptions:
     jobs: PositiveInt = option(1, "runs at the same time; on a CPU each then has one thread")
 
     def __post_init__(self) -> None:
-        if not (self.tckpt or self.train_teacher):
-            raise UserError("who is the teacher? give its checkpoint with --tckpt, or its network with --train_teacher")
+        if not (self.tckpt or self.train_teacher or self.teacher_probabilities):
+            raise UserError(
+                "who is the teacher? give its checkpoint with --tckpt, its network with --train_teacher, or its "
+                "answers on disk with --teacher_probabilities"
+            )
+        if self.teacher_probabilities and self.also_test:
+            raise UserError(
+                "--also_test: a teacher on disk has answered for its own slices alone, and is no row of other data; "
+                "score the students there with scripts/evaluate.py"
+            )
         if self.teacher_steps and not self.train_teacher:
             raise UserError("--teacher_steps: the teacher is trained already; leave it out")
         if self.folds and not self.train_teacher:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from datasets.slices.answers import StoredAnswers
 from datasets.slices.digests import CONTENTS, SCORED_CONTENTS, contents_fingerprint, files_of
 from datasets.slices.slice_folder import SliceFolder, case_of, open_slices
 from datasets.slices.training_split import train_val_split
@@ -19,7 +20,7 @@ from engine.benchmark.checks import check_initial_weights, check_other_data, ref
 from engine.benchmark.elsewhere import name_other_data
 from engine.benchmark.folds import write_folds
 from engine.benchmark.options import BenchmarkOptions
-from engine.benchmark.rows import EQUAL_TIME, LONGER, UNDISTILLED, Row, distinct_rows, read_row
+from engine.benchmark.rows import EQUAL_TIME, LONGER, ON_DISK, UNDISTILLED, Row, distinct_rows, read_row
 from engine.benchmark.runs import Fold, is_trained
 from engine.benchmark.teachers import teacher_folder, with_teacher
 from engine.device import choose_device
@@ -46,9 +47,9 @@ def prepare(options: BenchmarkOptions, data: DataOptions, training: TrainingOpti
     """As planned, with teachers: those that are not given are trained now, or, for a report, their folds left out."""
     planned = plan(options, data, training)
     folds = [
-        fold if fold.tckpt else with_teacher(fold, options.teacher_steps)
+        fold if fold.tckpt or fold.answers else with_teacher(fold, options.teacher_steps)
         for fold in planned.folds
-        if fold.tckpt or not options.report or is_trained(teacher_folder(fold))
+        if fold.tckpt or fold.answers or not options.report or is_trained(teacher_folder(fold))
     ]
     if not folds:
         raise UserError(f"{options.outpath}: no run is finished yet, so there is nothing to report")
@@ -73,12 +74,14 @@ def plan(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions
         teacher, content = load_teacher(options.tckpt, torch.device("cpu"), data)
         if "about" in content:
             print(content["about"], flush=True)
-    data = decide_data(data, teacher)
+    task = None if data.task is None else str(data.task)
+    answers = StoredAnswers.open(options.teacher_probabilities, task) if options.teacher_probabilities else None
+    data = decide_data(data, teacher, answers)
     if teacher is not None and (note := other_view_note(data, teacher)):
         print(note, file=sys.stderr)
     slices = open_slices(data.train_data_path, str(data.dataset), str(data.task), "train")
     data = replace(data, task=slices.label_map.name)  # in the spelling of the data
-    model = teacher.model if teacher else network_name(str(options.train_teacher))
+    model = teacher.model if teacher else ON_DISK if answers else network_name(str(options.train_teacher))
     network = str(options.tckpt) if options.tckpt and is_nnunet(options.tckpt) else model
     rows, repeated = distinct_rows(rows, students, network, slices.label_map.num_classes)
     for name, first in repeated.items():
@@ -89,6 +92,8 @@ def plan(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions
         if teacher is not None:
             identity = {**fold.identity, "teacher": fingerprint_weights(teacher.network)}
             fold = replace(fold, tckpt=options.tckpt, identity=identity)
+        if answers is not None:
+            fold = with_answers(fold, answers, options.teacher_probabilities)
         folds.append(fold)
     check_other_data(folds[0])
     check_initial_weights(training.init, students, folds[0], teacher)
@@ -157,6 +162,23 @@ def make_fold(
         unlabelled_identity=identify_unlabelled(options.unlabelled, slices, data.test_data_path),
         also_test=name_other_data(options.also_test),
     )
+
+
+def with_answers(fold: Fold, answers: StoredAnswers, folders: Sequence[Path]) -> Fold:
+    """The fold with a teacher that is answers on disk; UserError unless these are to all of its slices."""
+    data = fold.data
+    slices = open_slices(data.train_data_path, str(data.dataset), str(data.task), "train", data.splits)
+    scoring, scored = find_scored_cases(slices, data, fold.validation_only)
+    # Where no cases were set apart to validate on, each seed takes its own of those to train on.
+    learnt = {case_of(name)[0] for name in slices.train} | set(slices.val_cases)
+    files = [*files_of(slices, (), sorted(learnt)), *files_of(scoring, (), scored)]
+    identity = {**fold.identity, "teacher": answers.contents_fingerprint(files)}
+    of_unlabelled = fold.unlabelled_identity
+    if fold.unlabelled:
+        held_out = held_out_cases(slices, data.test_data_path)
+        unlabelled = unlabelled_slices(fold.unlabelled, slices, slices.train, held_out)
+        of_unlabelled = f"{of_unlabelled}, answers {answers.contents_fingerprint(unlabelled.files)}"
+    return replace(fold, answers=tuple(folders), identity=identity, unlabelled_identity=of_unlabelled)
 
 
 def find_scored_cases(slices: SliceFolder, data: DataOptions, validation_only: bool) -> tuple[SliceFolder, list[str]]:

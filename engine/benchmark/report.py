@@ -130,7 +130,7 @@ def notes(results: Results, costs: Mapping[str, Any], columns: Collection[str], 
         if name != UNDISTILLED and find_row(results[student], name) and step["ratio"] > multiple
     ]
     # Networks may have been measured by different launches.
-    measured = [costs["networks"][name] for name in (costs["teacher"], *results)]
+    measured = [costs["networks"][name] for name in (costs["teacher"], *results) if name in costs["networks"]]
     text = render(
         "benchmark_notes.txt.j2",
         columns=columns,

@@ -13,6 +13,7 @@ from distillation import build_method, parse_methods
 from distillation.distiller import SCHEDULES
 from distillation.segmentation_loss import segmentation_equation
 from distillation.specs import MethodSpec
+from distillation.teacher import AnswersInBatch
 from engine.nnunet.segmenter import channels_in_folder
 from engine.options import KDSchedule, is_nnunet
 from networks import build
@@ -24,6 +25,8 @@ from utils.registry import match_name
 UNDISTILLED = "undistilled"
 LONGER = "undistilled, longer"
 EQUAL_TIME = ", equal time"
+ON_DISK = "answers on disk"
+"""What stands for a teacher's network where there is none."""
 JOINER = "/"
 """Between the methods of one row: specs themselves use `:`, `,`, `=` and `+`."""
 
@@ -115,7 +118,9 @@ def loss_of(row: Row, student: str, teacher: str, classes: int) -> str:
 
 @cache
 def channels_of(name: str, classes: int) -> Channels:
-    """Of a network by its name, or of nnU-Net's in a folder (nnunet:FOLDER[:FOLD])."""
+    """Of a network by its name, of nnU-Net's in a folder (nnunet:FOLDER[:FOLD]), or of answers on disk."""
+    if name == ON_DISK:
+        return AnswersInBatch(classes).channels
     if is_nnunet(Path(name)):
         return channels_in_folder(Path(name), classes)
     return build(name, classes).channels

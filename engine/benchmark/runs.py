@@ -41,7 +41,7 @@ class Fold:
     slices and cases with other names; it lacks the teacher's weights as long as there is no checkpoint `tckpt`.
     steps_per_epoch: by seed, for where no cases were set apart to validate on, the seed picks them. threads: of each
     run on a CPU, 0 leaves torch's own number. unlabelled: slices for the rows that ask for them, and
-    unlabelled_identity: what was found there.
+    unlabelled_identity: what was found there. answers: folders of the teacher's, in place of a checkpoint.
     """
 
     number: int | None
@@ -57,6 +57,7 @@ class Fold:
     unlabelled: tuple[Path, ...] = ()
     unlabelled_identity: str | None = None
     also_test: tuple[OtherData, ...] = ()
+    answers: tuple[Path, ...] = ()
 
     @property
     def label(self) -> str:
@@ -135,8 +136,9 @@ def run_options(run: Run) -> RunOptions:
     if row.methods:
         unlabelled = fold.unlabelled if row.unlabelled else ()
         distillation = DistillationOptions(
-            fold.teacher, kd_schedule=row.schedule, balance=row.balance, unlabelled=unlabelled, methods=row.methods
-        )
+            fold.tckpt, fold.answers, kd_schedule=row.schedule, balance=row.balance, unlabelled=unlabelled,
+            methods=row.methods,
+        )  # fmt: skip
     return RunOptions(run.student, fold.data, training, distillation)
 
 

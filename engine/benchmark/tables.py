@@ -112,7 +112,7 @@ def cost_table(rows: Sequence[RowResults], steps: Mapping[str, Mapping[str, floa
 def network_table(
     results: Mapping[str, Sequence[RowResults]], teacher: RowResults, costs: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """Teacher and students: size, speed, Dice undistilled and of the best row."""
+    """Teacher and students: size, speed, Dice undistilled and of the best row; a teacher on disk has no size."""
     networks = {teacher.student: [f"{teacher.student} (teacher)", _mean_std(teacher, "dice"), "", ""]}
     for student, rows in results.items():
         dice = {row.name: _mean_std(row, "dice") for row in rows}
@@ -120,9 +120,11 @@ def network_table(
         networks[student] = [student, dice.get(UNDISTILLED, "n/a"), best, dice[best]]
     lines = []
     for network, (name, *scores) in networks.items():
-        cost = costs["networks"][network]
-        parameters, gmacs = format_size(cost["parameters"], cost["gmacs"])
-        lines.append([name, parameters, f"{gmacs} at {cost['gmacs_at']}²", f"{cost['slices_per_second']:.1f}", *scores])
+        size = ["n/a"] * 3
+        if cost := costs["networks"].get(network):
+            parameters, gmacs = format_size(cost["parameters"], cost["gmacs"])
+            size = [parameters, f"{gmacs} at {cost['gmacs_at']}²", f"{cost['slices_per_second']:.1f}"]
+        lines.append([name, *size, *scores])
     return pd.DataFrame(
         lines, columns=["network", "parameters", "GMACs", "CPU slices/s", "Dice", "best row", "its Dice"]
     )

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
+from datasets.slices.answers import StoredAnswers
 from datasets.slices.digests import SCORED_CONTENTS, as_recorded
 from engine.benchmark.elsewhere import score_on
 from engine.benchmark.runs import RESULTS_FORMAT, Fold, conditions, is_result
 from engine.benchmark.train_and_score import logged, score, scored_cases, use_threads
 from engine.device import choose_device, environment
 from engine.evaluation.evaluate import cases_seen_in_training
+from engine.evaluation.stored_answers import score_answers
 from engine.evaluation.summaries import case_means
 from engine.nnunet.segmenter import load_teacher
 from engine.options import RunOptions
@@ -99,12 +101,20 @@ def score_teacher(fold: Fold) -> dict[str, Any]:
     others = [data for data in fold.also_test if result["paths"].get(data.name) != paths[data.name]]
     if "rows" in result and not others:
         return result
+    slices, cases = scored_cases(fold)
+    if "rows" not in result:
+        result["incomplete"] = [case for case in cases if not slices.complete(case)]
+    if fold.answers:
+        answers = StoredAnswers.open(fold.answers, slices.label_map.name)
+        result["rows"] = score_answers(answers, slices, cases, distances=fold.distances)
+        # Whoever wrote the answers knows what that teacher was trained on.
+        result["seen_in_training"] = []
+        write_json(path, result)
+        return result
     segmenter, content = load_teacher(fold.teacher, choose_device(fold.training.device), fold.data)
     if "rows" not in result:
         result["rows"] = score(fold, segmenter)
         result["seen_in_training"] = cases_seen_in_training(content, case_means(result["rows"]))
-        slices, cases = scored_cases(fold, segmenter)
-        result["incomplete"] = [case for case in cases if not slices.complete(case)]
     for data in others:
         result["also"][data.name] = score_on(data, segmenter, fold.distances)
         result["paths"][data.name] = str(data.path)

@@ -73,7 +73,7 @@ def train_run(run: Run, device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
     needs_teacher = run.row.methods or fold.training.init == "teacher"
-    teacher = load_teacher(fold.teacher, device, fold.data)[0] if needs_teacher else None
+    teacher = teacher_of(fold, device) if needs_teacher else None
     trainer = train(make_trainer(run_options(run), teacher))
     # A run that was interrupted when only its scores were missing has no step to time.
     stopwatch, progress, task = trainer.stopwatch, trainer.progress, trainer.task
@@ -98,18 +98,23 @@ def train_run(run: Run, device: torch.device) -> None:
         unneeded.unlink(missing_ok=True)
 
 
-def scored_cases(fold: Fold, segmenter: Segmenter) -> tuple[SliceFolder, list[str]]:
+def teacher_of(fold: Fold, device: torch.device) -> Segmenter | None:
+    """None where it is answers on disk."""
+    return None if fold.answers else load_teacher(fold.teacher, device, fold.data)[0]
+
+
+def scored_cases(fold: Fold) -> tuple[SliceFolder, list[str]]:
     """The slices to score on, and which of their cases."""
     part = "train" if fold.validation_only else "test"
     data = fold.data
     path = data.train_data_path if fold.validation_only else data.test_data_path
-    slices = open_slices(path or data.train_data_path, segmenter.dataset, segmenter.label_map.name, part, data.splits)
+    slices = open_slices(path or data.train_data_path, str(data.dataset), str(data.task), part, data.splits)
     return slices, slices.val_cases if fold.validation_only else slices.test_cases
 
 
 def score(fold: Fold, segmenter: Segmenter) -> list[RegionScores]:
     """The test cases, or the validation cases, by both protocols, as result.json keeps them."""
-    cases = cases_in_slices(*scored_cases(fold, segmenter), segmenter.window)
+    cases = cases_in_slices(*scored_cases(fold), segmenter.window)
     return score_cases(segmenter, cases, distances=fold.distances, slice_protocol=True).joined()
 
 

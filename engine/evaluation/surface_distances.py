@@ -6,11 +6,9 @@ Apart from the other metrics because MONAI takes seconds to import, and training
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
-import torch
-from monai.metrics.utils import get_edge_surface_distance
+from monai.metrics.utils import get_mask_edges, get_surface_distance
 from numpy.typing import NDArray
 
 TOLERANCE_MM = 1.0
@@ -26,14 +24,13 @@ def distance_scores(
     if not predicted.any() or not reference.any():
         both = not predicted.any() and not reference.any()
         return {"hd95_mm": math.nan, "assd_mm": math.nan, "nsd_1mm": math.nan if both else 0.0}
-    masks = (torch.from_numpy(np.pad(mask, 1)) for mask in (predicted, reference))
-    with warnings.catch_warnings():
-        # MONAI 1.6 warns of an option that it sets itself.
-        warnings.simplefilter("ignore", FutureWarning)
-        _, (there, back), _ = get_edge_surface_distance(*masks, spacing=list(spacing), symmetric=True)
-    everywhere = torch.cat([there, back])
+    ours, theirs = get_mask_edges(np.pad(predicted, 1), np.pad(reference, 1))
+    there, back = (
+        np.asarray(get_surface_distance(*pair, "euclidean", list(spacing))) for pair in ((ours, theirs), (theirs, ours))
+    )
+    everywhere = np.concatenate([there, back])
     return {
-        "hd95_mm": max(float(torch.quantile(distances, 0.95)) for distances in (there, back)),
+        "hd95_mm": max(float(np.percentile(distances, 95)) for distances in (there, back)),
         "assd_mm": float(everywhere.mean()),
-        "nsd_1mm": float((everywhere <= TOLERANCE_MM).double().mean()),
+        "nsd_1mm": float((everywhere <= TOLERANCE_MM).mean()),
     }

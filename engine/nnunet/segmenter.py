@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from datasets.slices.slice_folder import open_slices
 from engine.nnunet.folder import INSTEAD, class_channels, describe_classes, read_model_folder
 from engine.nnunet.teacher import NnunetTeacher
 from engine.options import DataOptions, is_nnunet
-from engine.segmenter import Segmenter, class_probabilities, load_segmenter, load_weights
+from engine.segmenter import Segmenter, batches, class_probabilities, load_segmenter, load_weights
 from networks.contract import Channels, SegmentationNetwork
 from networks.nnunet import NNUNet
 from utils.batch import Stored
@@ -48,16 +48,20 @@ class NnunetSegmenter(Segmenter):
         )
 
     def framed_probabilities(
-        self, image: NDArray[np.int16], window: tuple[float, float], batch_size: int = 8
+        self,
+        image: NDArray[np.int16],
+        window: tuple[float, float],
+        batch_size: int = 8,
+        parts: Iterable[slice] | None = None,
+        of_logits: Callable[[Tensor], Tensor] | None = None,
     ) -> Iterator[tuple[slice, Tensor]]:
         """As of any segmenter, of the case that `for_case` named; the window plays no part."""
         assert self.stored_as is not None, "of which case?"
         origin = self.stored_as._replace(spacing=self.frame.spacing(self.stored_as.spacing, image.shape[1:]))
-        for start in range(0, len(image), batch_size):
-            part = slice(start, min(start + batch_size, len(image)))
+        for part in batches(len(image), batch_size) if parts is None else parts:
             values = torch.stack([framed_values(each, self.frame) for each in image[part]]).round().to(torch.int16)
             stored = Stored(values.to(self.device), [origin] * len(values))
-            yield part, class_probabilities(self.teacher().answer(stored).logits)
+            yield part, (of_logits or class_probabilities)(self.teacher().answer(stored).logits)
 
 
 def channels_in_folder(path: Path, classes: int) -> Channels:

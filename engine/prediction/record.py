@@ -68,7 +68,8 @@ class Record:
         ]
         started = datetime.now(UTC).isoformat(timespec="seconds")
         network = {"model": segmenter.model, "task": label_map.name, "device": str(segmenter.device)}
-        made = {"made_by": self.made_by, "decision": decision, "classes": classes}
+        labels = [list(group) for group in label_map.labels]
+        made = {"made_by": self.made_by, "decision": decision, "classes": classes, "labels": labels}
         self.launches.append({"started": started, **provenance(segmenter.device), **network, **made})
 
     def is_done(self, case: Case, outputs: Outputs) -> bool:

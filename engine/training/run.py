@@ -13,6 +13,7 @@ import torch
 from datasets.frame import Frame
 from datasets.loader import SliceDataset, TrainingLoader
 from datasets.raw import LAYOUTS
+from datasets.slices.answers import StoredAnswers
 from datasets.slices.digests import CONTENTS, contents_fingerprint, files_of
 from datasets.slices.slice_folder import SliceFolder, case_of, open_slices
 from datasets.slices.training_split import cases_for_training
@@ -20,6 +21,7 @@ from datasets.slices.unlabelled import UnlabelledSlices, held_out_cases, unlabel
 from distillation import build_method
 from distillation.distiller import Distiller
 from distillation.task import SupervisedTask, TrainingTask
+from distillation.teacher import AnswersInBatch, Teacher
 from engine.device import Precision, choose_device, choose_workers
 from engine.evaluation.decision import Decision
 from engine.options import DataOptions, DistillationOptions, RunOptions
@@ -31,6 +33,7 @@ from engine.training.event_log import event_log
 from engine.training.initial_weights import build_initialised
 from engine.training.run_folder import RunFolder, has_begun
 from engine.training.schedule import Schedule
+from engine.training.stored_teacher import open_answers
 from engine.training.term_recorder import TermRecorder
 from engine.training.trainer import Trainer
 from engine.training.validation import Validation
@@ -46,10 +49,17 @@ DIGESTS = ("slices", CONTENTS, "unlabelled", "teacher")
 """Of a run's settings, those that stand for data and networks: names of slices, their contents, weights."""
 
 
-def decide_data(data: DataOptions, teacher: Segmenter | None = None) -> DataOptions:
-    """The same with the teacher's dataset, task, size, crop and window, or the defaults, where none was given."""
+def decide_data(
+    data: DataOptions, teacher: Segmenter | None = None, answers: StoredAnswers | None = None
+) -> DataOptions:
+    """The same with the teacher's dataset, task, size, crop and window, or the defaults, where none was given.
+
+    answers: of a teacher on disk, in its place, which has seen slices of any size and window.
+    """
     if teacher is None:
         dataset, task, size, crop, window = "kits", "tumor", Frame.size, data.crop, data.window
+        if answers is not None:
+            dataset, task = answers.dataset, answers.label_map.name
     else:
         frame = teacher.frame
         dataset, task, size, window = teacher.dataset, teacher.label_map.name, frame.size, teacher.window
@@ -120,11 +130,13 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_cont
     data = replace(data, task=slices.label_map.name)  # in the spelling of the data
     names, val_cases = cases_for_training(slices, data.val_fraction, training.seed)
     unlabelled = find_unlabelled(run, slices, names, val_cases)
+    files = [*files_of(slices, names, val_cases), *(unlabelled.files if unlabelled else ())]
+    answers = open_answers(run, slices, files)
 
     # From here on torch draws: the network's first weights, then those of what a method learns.
     seed_torch(training.seed)
     segmenter, init = new_segmenter(run, slices, teacher)
-    task = make_task(run, segmenter, teacher).to(device)
+    task = make_task(run, segmenter, teacher, answers).to(device)
 
     if task.needs_stored and data.mixup:
         raise UserError("--mixup: a teacher of nnU-Net answers for slices as they are stored, not mixed; leave it out")
@@ -136,14 +148,17 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_cont
         training.seed,
         segmenter.window,
         unlabelled,
+        answers,
         with_stored=task.needs_stored,
     )
     per_batch = run.distillation.unlabelled_per_batch if run.distillation else None
     loader = TrainingLoader(dataset, training.batch_size, choose_workers(training.workers), per_batch, data.mixup)
     schedule = Schedule.from_options(training, loader.steps_per_epoch)
     precision = Precision(training.amp, device)
-    validation = Validation(segmenter, slices, val_cases, training.batch_size, precision)
-    files = [*files_of(slices, names, val_cases), *(unlabelled.files if unlabelled else ())]
+    validation = Validation(segmenter, slices, val_cases, training.batch_size, precision, answers)
+    of_teacher = None if teacher is None else fingerprint_weights(teacher.network)
+    if answers is not None and with_contents:
+        of_teacher = answers.contents_fingerprint(files)
     config = {
         "model": run.model,
         "slices": fingerprint([*names, "", *val_cases]),
@@ -153,7 +168,7 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_cont
         **identity(training),
         "init": init,
         **asdict(schedule),
-        **distillation_config(run.distillation, teacher, unlabelled),
+        **distillation_config(run.distillation, of_teacher, unlabelled),
     }
     cases = {"train": sorted({case_of(name)[0] for name in names}), "val": val_cases}
     folder = RunFolder(run.folder, replace(run, data=data).name, config, cases)
@@ -191,11 +206,25 @@ def new_segmenter(
     return segmenter, init
 
 
-def make_task(run: RunOptions, student: Segmenter, teacher: Segmenter | None) -> TrainingTask:
-    """What a step does: learn from the masks, or from masks and teacher."""
+def make_task(
+    run: RunOptions, student: Segmenter, teacher: Segmenter | None, answers: StoredAnswers | None = None
+) -> TrainingTask:
+    """What a step does: learn from the masks, or from masks and teacher, which may be `answers` on disk."""
     options = run.distillation
     if options is None:
         return SupervisedTask(student.network)
+    source = find_teacher(options, student, teacher, answers)
+    method = build_method(options.methods, student.network.channels, source.channels)
+    recorder = TermRecorder(run.folder / "terms.jsonl", options.record_terms) if options.record_terms else None
+    return Distiller(student.network, source, method, options.kd_schedule, options.balance, recorder)
+
+
+def find_teacher(
+    options: DistillationOptions, student: Segmenter, teacher: Segmenter | None, answers: StoredAnswers | None
+) -> Teacher:
+    """What a step asks; UserError for a network of another task than the student's."""
+    if answers is not None:
+        return AnswersInBatch(student.label_map.num_classes)
     if teacher is None:
         raise ValueError("a student that is distilled needs its teacher")
     if (student.label_map, student.dataset) != (teacher.label_map, teacher.dataset):
@@ -203,10 +232,7 @@ def make_task(run: RunOptions, student: Segmenter, teacher: Segmenter | None) ->
             f"{options.tckpt}: was trained for task {teacher.label_map.name} of {teacher.dataset}, not for task "
             f"{student.label_map.name} of {student.dataset}; give a teacher of this task"
         )
-    answers = teacher.teacher()
-    method = build_method(options.methods, student.network.channels, answers.channels)
-    recorder = TermRecorder(run.folder / "terms.jsonl", options.record_terms) if options.record_terms else None
-    return Distiller(student.network, answers, method, options.kd_schedule, options.balance, recorder)
+    return teacher.teacher()
 
 
 def find_unlabelled(
@@ -220,16 +246,19 @@ def find_unlabelled(
 
 
 def distillation_config(
-    options: DistillationOptions | None, teacher: Segmenter | None, unlabelled: UnlabelledSlices | None
+    options: DistillationOptions | None, teacher: str | None, unlabelled: UnlabelledSlices | None
 ) -> dict[str, Any]:
-    """What decides a student's result besides data and training; the methods with all their options."""
-    if options is None or teacher is None:
+    """What decides a student's result besides data and training; the methods with all their options.
+
+    teacher: the digest of its weights, or of its answers.
+    """
+    if options is None:
         return {}
     return {
         "kd": [method.definition() for method in options.methods],
         **identity(options),
         "unlabelled": None if unlabelled is None else fingerprint(unlabelled.names),
-        "teacher": fingerprint_weights(teacher.network),
+        "teacher": teacher,
     }
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.labelled_cases import LabelledCase, cases_in_slices
+from datasets.slices.answers import StoredAnswers
 from datasets.slices.slice_folder import SliceFolder
 from engine.contours import PREDICTION_COLOUR, TRUTH_COLOUR, draw_contours, grey_picture, montage
 from engine.device import Precision
@@ -39,13 +40,17 @@ class ValidationScores(NamedTuple):
 
 @dataclass(frozen=True)
 class Validation:
-    """Scores every slice of `cases` of a folder of slices with the network in training."""
+    """Scores every slice of `cases` of a folder of slices with the network in training.
+
+    answers: of a teacher on disk, for the terms of the loss.
+    """
 
     segmenter: Segmenter
     slices: SliceFolder
     cases: Sequence[str]
     batch_size: int
     precision: Precision
+    answers: StoredAnswers | None = None
 
     def __call__(self) -> ValidationScores:
         cases = self.labelled_cases("validating")

@@ -47,7 +47,12 @@ class ValidationLoss:
         validation, names = self.validation, self._names()
         segmenter = validation.segmenter
         dataset = SliceDataset(
-            validation.slices, names, segmenter.frame, window=segmenter.window, with_stored=self.task.needs_stored
+            validation.slices,
+            names,
+            segmenter.frame,
+            window=segmenter.window,
+            answers=validation.answers,
+            with_stored=self.task.needs_stored,
         )
         sizes: dict[torch.Size, list[Sample]] = {}
         for sample in (dataset[0, i] for i in range(len(names))):

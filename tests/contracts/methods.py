@@ -13,10 +13,12 @@ import torch
 from distillation.distiller import Distiller
 from distillation.method import Method
 from distillation.segmentation_loss import segmentation_loss
-from distillation.teacher import NetworkTeacher
-from networks.contract import STAGES
+from distillation.teacher import AnswersInBatch, NetworkTeacher, Teacher
+from networks.contract import STAGES, Features
 from tests.golden.features import random_batch
 from tests.small import TinyNetwork, make_method
+from utils.batch import Batch
+from utils.errors import UserError
 
 # Encoder and decoder channels and first stride of a student, then of a teacher.
 PAIRS = {
@@ -58,6 +60,22 @@ def gradients(terms: Iterable[torch.Tensor], network: torch.nn.Module) -> dict[s
 def own_terms(terms: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
     """Those that come from the method."""
     return [value for term, value in terms.items() if term not in TASK_TERMS]
+
+
+class ChangedTeacher:
+    """A teacher with other stages, or with another number added to all logits of each pixel."""
+
+    def __init__(self, teacher: Teacher, stages: float, added: float) -> None:
+        self.teacher, self.stages, self.added, self.channels = teacher, stages, added, teacher.channels
+
+    def features(self, batch: Batch) -> Features:
+        encoder, decoder, logits = self.teacher.features(batch)
+        draw = torch.Generator().manual_seed(3)
+        added = self.added * torch.randn(len(logits), 1, *logits.shape[2:], generator=draw)
+        return Features(self._changed(encoder), self._changed(decoder), logits + added)
+
+    def _changed(self, stages: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return tuple(maps + self.stages * maps.roll((1, 1), dims=(1, 3)) for maps in stages)
 
 
 class MethodContract:
@@ -156,6 +174,46 @@ class MethodContract:
         values = {term: value.item() for term, value in terms.items() if term not in TASK_TERMS}
         minimum = {term: pytest.approx(self.minimum.get(term, 0), abs=self.rounding * scale) for term in values}
         assert (values == minimum) == self.same_level
+
+    @pytest.mark.parametrize("classes", [2, 3])
+    def test_it_learns_the_same_from_answers_on_disk_or_refuses_them(self, classes: int) -> None:
+        online = tiny_distiller(self.name, "unequal", classes)
+        answers = AnswersInBatch(classes)
+        if online.method.needs != "probabilities":
+            with pytest.raises(UserError, match=f"{self.name}: .*answers on disk.*choose one of kd, "):
+                make_method(self.name, online.network.channels, answers.channels)
+            return
+        batch = random_batch(classes, self.images)
+        probabilities = online.teacher.features(batch).logits.log_softmax(dim=1)
+        method = make_method(self.name, online.network.channels, answers.channels)
+        stored = Distiller(online.network, answers, method)
+        with pytest.raises(AssertionError, match="no answers"):
+            stored(batch)
+        terms, expected = stored(batch._replace(answers=probabilities)), online(batch)
+        assert terms.keys() == expected.keys()
+        assert all(abs(terms[term].item() - expected[term].item()) <= 1e-5 for term in terms)
+        found, wanted = (gradients([values["loss"]], online.network) for values in (terms, expected))
+        assert all(torch.allclose(found[name], wanted[name], atol=1e-5) for name in wanted)
+
+    def test_what_it_needs_of_a_teacher_is_what_it_sees(self) -> None:
+        task = tiny_distiller(self.name, "unequal", 3)
+
+        def sees(stages: float, added: float) -> bool:
+            terms = []
+            for teacher in (task.teacher, ChangedTeacher(task.teacher, stages, added)):
+                other = Distiller(deepcopy(task.network), teacher, deepcopy(task.method))
+                terms.append(torch.stack(own_terms(seeded_terms(other, 3, self.images))))
+            return not torch.allclose(*terms, rtol=1e-4, atol=1e-6)
+
+        seen = {"stages": sees(2, 0), "logits": sees(0, 2)}
+        assert (
+            seen
+            == {
+                "probabilities": {"stages": False, "logits": False},
+                "logits": {"stages": False, "logits": True},
+                "stages": {"stages": True, "logits": seen["logits"]},
+            }[task.method.needs]
+        )
 
     def test_equation_names_stages_that_exist(self) -> None:
         equation = tiny_distiller(self.name, "unequal").equation()

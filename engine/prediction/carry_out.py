@@ -1,0 +1,72 @@
+"""Predicting every case that is not done yet: what predict.py and answer.py share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from datasets.raw.cases import FoundCases
+from datasets.raw.find_cases import find_cases
+from datasets.raw.layout import Case
+from datasets.raw.notes import summarise_notes
+from datasets.raw.options import DicomOptions, IntensityOptions
+from engine.options import PredictionOptions
+from engine.prediction.options import OutputOptions
+from engine.prediction.outputs import OWN_OUTPUT, Reports, name_outputs, without_own_outputs
+from engine.prediction.record import Record
+from engine.prediction.run import Pipeline
+from engine.segmenter import Segmenter
+from utils.errors import UserError, join_errors
+from utils.files import make_folder
+from utils.lock import only_one
+
+if TYPE_CHECKING:
+    from engine.prediction.seg_files import SegFiles
+
+
+def predict_cases(
+    segmenter: Segmenter,
+    made: Mapping[str, Any],
+    prediction: PredictionOptions,
+    options: OutputOptions,
+    reading: IntensityOptions,
+    dicom: DicomOptions,
+) -> None:
+    """Predict what is not done by the same, write it, and print what is unusual.
+
+    made: what decides the results besides the image (`made_by`). UserError that names the cases that failed.
+    """
+    found = find_cases(options.inpath, segmenter.dataset, segmenter.channel, dicom.series, below=True)
+    outputs = name_outputs(choose_cases(found, options), options, dicom.dicom_seg)
+    seg_files: SegFiles | None = None
+    if dicom.dicom_seg:
+        from engine.prediction.seg_files import SegFiles  # highdicom takes seconds to load
+
+        seg_files = SegFiles(segmenter, made["checkpoint"], dicom.labelmap, list(outputs))
+    reports = Reports.of(options)
+    make_folder(reports.run.parent)
+    with only_one(reports.lock, "is predicting there"):
+        record = Record(reports, found.root, made)
+        todo = {case: files for case, files in outputs.items() if options.overwrite or not record.is_done(case, files)}
+        decision = segmenter.describe_decision(prediction.threshold)
+        print(f"decision: {decision}", flush=True)
+        if len(todo) < len(outputs):
+            print(f"{len(outputs) - len(todo)} of {len(outputs)} cases are done (--overwrite predicts them again)")
+        if todo:
+            record.add_launch(segmenter, decision)
+        summary = Pipeline(segmenter, prediction, options, reading, record, seg_files).run(todo)
+    for note in [*found.notes, *summarise_notes(summary.notes)]:
+        print(f"note: {note}")
+    if summary.failed:
+        failed = f"{len(summary.failed)} of {len(outputs)} cases could not be predicted"
+        raise UserError(f"{failed}: {join_errors(summary.failed)}")
+
+
+def choose_cases(found: FoundCases, options: OutputOptions) -> list[Case]:
+    """All that can be predicted; what lies in the output folder is noted, and a folder of nothing else is refused."""
+    cases, own = without_own_outputs([*found, *found.label_not_fetched], options)
+    if own:
+        found.left_out[OWN_OUTPUT] = own
+    if not cases:
+        raise UserError(f"{options.inpath}: holds no image outside of {options.outpath}; give another --inpath")
+    return cases

@@ -1,0 +1,83 @@
+"""Several networks, and flipped images, that answer as one teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.segmenter import Segmenter, load_segmenter
+from networks.contract import Features, SegmentationNetwork
+from utils.errors import UserError
+
+FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
+"""The axes of [N, 1, H, W] to flip: none, rows, columns, both."""
+
+
+class Flipped(SegmentationNetwork):
+    """Gives, as logits, the logarithm of the mean probabilities over the flips of an image in its plane."""
+
+    def __init__(self, network: SegmentationNetwork) -> None:
+        super().__init__(network.classes)
+        self.network = network
+
+    def features(self, image: Tensor) -> Features:
+        """The logits alone: maps of flipped images cannot be averaged."""
+        answers = [self.network(image.flip(axes)).float().log_softmax(dim=1).flip(axes) for axes in FLIPS]
+        return Features((), (), torch.stack(answers).logsumexp(dim=0))
+
+
+@dataclass
+class Ensemble(Segmenter):
+    """A segmenter whose probabilities are the mean of its members', each in its own frame; it decides by the mean.
+
+    All else is the first one's. The decision has no offsets, and both ends of a probability are exact to rounding:
+    what a student is to learn is what the networks say.
+    """
+
+    members: tuple[Segmenter, ...] = ()
+
+    def probabilities(
+        self,
+        image: NDArray[np.int16],
+        window: tuple[float, float],
+        batch_size: int = 8,
+        parts: Iterable[slice] | None = None,
+        of_logits: Callable[[Tensor], Tensor] | None = None,
+    ) -> Iterator[tuple[slice, Tensor]]:
+        # Each member goes over them in a thread of its own, so that they cannot share what gives them one by one.
+        batches = None if parts is None else list(parts)
+        exact = of_logits or softmax
+        members = (member.probabilities(image, window, batch_size, batches, exact) for member in self.members)
+        for answers in zip(*members, strict=True):
+            total = torch.stack([probabilities for _, probabilities in answers])
+            yield answers[0][0], total.mean(dim=0)
+
+
+def softmax(logits: Tensor) -> Tensor:
+    """Over the classes of [n, C, h, w]; small probabilities keep their own digits."""
+    return logits.softmax(dim=1)
+
+
+def load_ensemble(paths: Sequence[Path], device: torch.device, flips: bool = False) -> Ensemble:
+    """The networks in checkpoints as one; UserError for those that cannot answer for the same images and classes."""
+    members = [load_segmenter(path, device)[0] for path in paths]
+    first = members[0]
+    for path, other in zip(paths, members, strict=True):
+        for name in ("dataset", "label_map", "window", "channel", "hounsfield"):
+            one, two = getattr(first, name), getattr(other, name)
+            if one != two:
+                shown = (one.name, two.name) if name == "label_map" else (one, two)
+                raise UserError(
+                    f"{path}: its {name.replace('label_map', 'task')} is {shown[1]}, but that of {paths[0]} is "
+                    f"{shown[0]}; write each one's answers to a folder of its own"
+                )
+    if flips:
+        members = [replace(member, network=Flipped(member.network).eval()) for member in members]
+    own = {name: getattr(first, name) for name in ("network", "model", "dataset", "label_map", "frame", "window")}
+    return Ensemble(**own, channel=first.channel, hounsfield=first.hounsfield, members=tuple(members))
