@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import signal
 from collections.abc import Iterator, Sequence
+from copy import copy
 from itertools import islice
 from multiprocessing import active_children
+from typing import Self
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from datasets.frame import Frame
 from datasets.slices.slice_folder import SliceFolder, case_of
 from datasets.slices.unlabelled import UnlabelledSlices
 from datasets.window import window_image
-from utils.batch import UNLABELLED, Batch, mixup
+from utils.batch import UNLABELLED, Batch, middle, mixup
 from utils.errors import UserError
 from utils.seeding import generator
 
@@ -57,15 +59,25 @@ class SliceDataset(Dataset[Sample]):
         if i < len(self.names) or self.unlabelled is None:
             name = self.names[i]
             case, _ = case_of(name)
-            ct, mask = self.slices.read(name)
-            image = self._image(ct, self.slices.window(case, self.window))
-            classes = self.frame.labels(torch.from_numpy(self.slices.label_map.encode(mask))[None])[0]
+            image, classes = self._labelled(name)
         else:
             ct, window, case = self.unlabelled.read((i - len(self.names)) % len(self.unlabelled), self.window)
             image = self._image(ct, window)
             classes = torch.full(image.shape[1:], UNLABELLED, dtype=torch.uint8)
         image, classes = self.augment(image, classes, generator(self.seed, "augment", epoch, i))
         return image, classes, case
+
+    def unaugmented(self, names: Sequence[str]) -> Self:
+        """The same of other slices of the folder, as they are, without unlabelled ones."""
+        other = copy(self)
+        other.names, other.augment, other.unlabelled = list(names), get_augment("none"), None
+        return other
+
+    def _labelled(self, name: str) -> tuple[Tensor, Tensor]:
+        """Image and mask of a slice of the folder, framed."""
+        ct, mask = self.slices.read(name)
+        image = self._image(ct, self.slices.window(case_of(name)[0], self.window))
+        return image, self.frame.labels(torch.from_numpy(self.slices.label_map.encode(mask))[None])[0]
 
     def _image(self, ct: NDArray[np.int16], window: tuple[float, float]) -> Tensor:
         return self.frame.image(torch.from_numpy(window_image(ct, *window))[None])
@@ -187,10 +199,19 @@ def kill_loading_processes() -> None:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples; UserError if the slices differ in size, which native sizes without a crop allow."""
+    """Stack samples; UserError if the slices differ in size, which native sizes without a crop allow.
+
+    Those of `datasets.blocks` have blocks [D, h, w] for images, and masks of all of their slices or of the middle one.
+    """
     images, masks, cases = zip(*samples, strict=True)
     if len({image.shape for image in images}) > 1:
         raise UserError(
             f"slices of {', '.join(sorted(set(cases)))} differ in size; give --size, --crop or --batch_size 1"
         )
-    return Batch(torch.stack(images), torch.stack(masks), list(cases))
+    image, mask = torch.stack(images), torch.stack(masks)
+    if mask.ndim == image.ndim:
+        return Batch(image.unsqueeze(1), mask, list(cases))
+    if image.shape[1] > 1:
+        place = middle(image.shape[1])
+        return Batch(image[:, place : place + 1].contiguous(), mask, list(cases), block=image)
+    return Batch(image, mask, list(cases))

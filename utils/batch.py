@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,9 @@ class Batch(NamedTuple):
 
     Where a slice has no mask, every pixel of `mask` is `UNLABELLED`. After `mixup` a share of 0.5 to 1 of an image is
     the slice that `mask` and `cases` describe, and the rest another slice, of `other_mask`.
+
+    To train a volumetric network, images are blocks of slices, [B, 1, D, H, W], and masks [B, D, H, W]. For a
+    volumetric teacher, `block` [B, D, H, W] has the slices around each image, which is the one in their middle.
     """
 
     image: Tensor
@@ -24,12 +28,24 @@ class Batch(NamedTuple):
     cases: list[str]
     other_mask: Tensor | None = None
     share: float = 1.0
+    block: Tensor | None = None
+
+    @property
+    def slices(self) -> int:
+        """How many it teaches."""
+        return math.prod(self.mask.shape[:-2])
 
     def to(self, device: torch.device) -> Batch:
         """A copy on another device; from pinned memory it does not block."""
         image, mask = self.image.to(device, non_blocking=True), self.mask.to(device, non_blocking=True)
         other = None if self.other_mask is None else self.other_mask.to(device, non_blocking=True)
-        return Batch(image, mask, self.cases, other, self.share)
+        block = None if self.block is None else self.block.to(device, non_blocking=True)
+        return self._replace(image=image, mask=mask, other_mask=other, block=block)
+
+
+def middle(block: int) -> int:
+    """Which slice of a block is the one that it lies around; the earlier of two."""
+    return (block - 1) // 2
 
 
 def most_probable(scores: Tensor) -> Tensor:
@@ -39,9 +55,9 @@ def most_probable(scores: Tensor) -> Tensor:
 
 
 def has_mask(mask: Tensor) -> Tensor:
-    """bool [B] for masks [B, H, W]: False where a slice is `UNLABELLED`."""
+    """bool [B] for masks [B, ..., H, W]: False where a slice, or a block of them, is `UNLABELLED`."""
     # One pixel decides, as a mask is unlabelled in all its pixels or in none.
-    return mask[:, 0, 0] != UNLABELLED
+    return mask.flatten(1)[:, 0] != UNLABELLED
 
 
 def mixup(batch: Batch, alpha: float, rng: np.random.Generator) -> Batch:
@@ -58,5 +74,7 @@ def mixup(batch: Batch, alpha: float, rng: np.random.Generator) -> Batch:
     for group in (np.flatnonzero(labelled), np.flatnonzero(~labelled)):
         others[group] = rng.permutation(group)
     order = torch.from_numpy(others)
-    image = share * batch.image + (1 - share) * batch.image[order]
-    return batch._replace(image=image, other_mask=batch.mask[order], share=share)
+    image, block = share * batch.image + (1 - share) * batch.image[order], batch.block
+    if block is not None:
+        block = share * block + (1 - share) * block[order]
+    return batch._replace(image=image, other_mask=batch.mask[order], share=share, block=block)

@@ -154,6 +154,21 @@ class SliceFolder:
         total = self.manifest.cases[case].shape[0] if self.manifest else len(indices)
         return total > 0 and indices == list(range(total))
 
+    def around(self, name: str, before: int, after: int) -> list[str]:
+        """The slice files from so many before one to so many after it; beyond the volume its outermost slice again.
+
+        UserError if the case lacks slices.
+        """
+        case, index = case_of(name)
+        if not self.complete(case):
+            command = _cut_command(self.folder, self.dataset, self.label_map.name)
+            raise UserError(
+                f"{self.folder}: lacks slices of case {case}, and blocks need all of them; cut them with: {command} "
+                "--slices all"
+            )
+        names = self.cases[case]
+        return [names[min(max(i, 0), len(names) - 1)] for i in range(index - before, index + after + 1)]
+
     def spacing(self, case: str) -> tuple[float, float, float] | None:
         """(z, y, x) in mm; None without a manifest."""
         return self.manifest.cases[case].spacing if self.manifest else None

@@ -139,7 +139,7 @@ def _measured_under(cost: Mapping[str, Any], conditions: Mapping[str, Any]) -> b
 
 def cost_on_slices(segmenter: Segmenter, slices: SliceFolder) -> dict[str, Any]:
     """The network's cost, and slices_per_second on the CPU, on slices of one case."""
-    segmenter.network.to(memory_format=torch.channels_last)
+    segmenter.network.to(memory_format=segmenter.network.memory_format)
     case = next(iter(cases_in_slices(slices, [*slices.val_cases, *slices.cases][:1], segmenter.window)))
     speed = segmentation_speed(segmenter, case.image[:SLICES], case.window)
     return {**network_cost(segmenter), "slices_per_second": speed}

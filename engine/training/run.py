@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
-
+from datasets.blocks import BlockDataset
 from datasets.frame import Frame
 from datasets.loader import SliceDataset, TrainingLoader
 from datasets.raw import LAYOUTS
@@ -20,7 +19,7 @@ from datasets.slices.unlabelled import UnlabelledSlices, held_out_cases, unlabel
 from distillation import build_method
 from distillation.distiller import Distiller
 from distillation.task import SupervisedTask, TrainingTask
-from distillation.teacher import NetworkTeacher
+from distillation.teacher import network_teacher
 from engine.device import Precision, choose_device, choose_workers
 from engine.evaluation.decision import Decision
 from engine.options import DataOptions, DistillationOptions, RunOptions
@@ -35,6 +34,7 @@ from engine.training.schedule import Schedule
 from engine.training.term_recorder import TermRecorder
 from engine.training.trainer import Trainer
 from engine.training.validation import Validation
+from networks import see_blocks
 from utils.errors import UserError
 from utils.files import write_json
 from utils.fingerprint import fingerprint, fingerprint_weights
@@ -127,13 +127,14 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_cont
     segmenter, init = new_segmenter(run, slices, teacher)
     task = make_task(run, segmenter, teacher).to(device)
 
-    dataset = SliceDataset(slices, names, segmenter.frame, data.augment, training.seed, segmenter.window, unlabelled)
+    dataset = make_dataset(run, slices, names, segmenter, teacher, unlabelled)
     per_batch = run.distillation.unlabelled_per_batch if run.distillation else None
-    loader = TrainingLoader(dataset, training.batch_size, choose_workers(training.workers), per_batch, data.mixup)
+    batch_size = max(1, training.batch_size // (segmenter.network.block or 1))
+    loader = TrainingLoader(dataset, batch_size, choose_workers(training.workers), per_batch, data.mixup)
     schedule = Schedule.from_options(training, loader.steps_per_epoch)
     precision = Precision(training.amp, device)
     validation = Validation(segmenter, slices, val_cases, training.batch_size, precision)
-    files = [*files_of(slices, names, val_cases), *(unlabelled.files if unlabelled else ())]
+    files = [*files_of(slices, *seen(dataset, names, val_cases)), *(unlabelled.files if unlabelled else ())]
     config = {
         "model": run.model,
         "slices": fingerprint([*names, "", *val_cases]),
@@ -141,6 +142,7 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_cont
         **identity(data),
         "window": None if segmenter.window is None else list(segmenter.window),
         **identity(training),
+        **({"block": segmenter.network.block} if segmenter.network.block else {}),
         "init": init,
         **asdict(schedule),
         **distillation_config(run.distillation, teacher, unlabelled),
@@ -154,6 +156,30 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_cont
     return trainer
 
 
+def make_dataset(
+    run: RunOptions,
+    slices: SliceFolder,
+    names: Sequence[str],
+    segmenter: Segmenter,
+    teacher: Segmenter | None,
+    unlabelled: UnlabelledSlices | None,
+) -> SliceDataset:
+    """What is trained on: slices; with the block around each for a volumetric teacher; blocks for such a network."""
+    arguments = (slices, names, segmenter.frame, run.data.augment, run.training.seed, segmenter.window, unlabelled)
+    if block := segmenter.network.block:
+        return BlockDataset(*arguments, block=block, with_masks=True)
+    if run.distillation and teacher and (block := teacher.network.block):
+        return BlockDataset(*arguments, block=block, with_masks=False)
+    return SliceDataset(*arguments)
+
+
+def seen(dataset: SliceDataset, names: Sequence[str], val_cases: Sequence[str]) -> tuple[Sequence[str], list[str]]:
+    """The slices and the whole cases that decide a result: blocks reach any slice of their case."""
+    if not isinstance(dataset, BlockDataset):
+        return names, list(val_cases)
+    return (), sorted({case_of(name)[0] for name in names} | {*val_cases})
+
+
 def new_segmenter(
     run: RunOptions, slices: SliceFolder, teacher: Segmenter | None = None
 ) -> tuple[Segmenter, str | None]:
@@ -164,9 +190,10 @@ def new_segmenter(
     network, init = build_initialised(
         run.model, slices.label_map.num_classes, run.training.init, teacher.network if teacher else None
     )
+    see_blocks(network, run.model, run.block)
     frame = Frame(Frame.size if run.data.size is None else run.data.size, run.data.crop)
     window = run.data.window or slices.dataset_window
-    network.to(memory_format=torch.channels_last)
+    network.to(memory_format=network.memory_format)
     channel = slices.manifest.channel if slices.manifest else None
     segmenter = Segmenter(
         network,
@@ -195,7 +222,7 @@ def make_task(run: RunOptions, student: Segmenter, teacher: Segmenter | None) ->
         )
     method = build_method(options.methods, student.network.channels, teacher.network.channels)
     recorder = TermRecorder(run.folder / "terms.jsonl", options.record_terms) if options.record_terms else None
-    answers = NetworkTeacher(teacher.network)
+    answers = network_teacher(teacher.network)
     return Distiller(student.network, answers, method, options.kd_schedule, options.balance, recorder)
 
 
@@ -220,6 +247,7 @@ def distillation_config(
         **identity(options),
         "unlabelled": None if unlabelled is None else fingerprint(unlabelled.names),
         "teacher": fingerprint_weights(teacher.network),
+        **({"block": teacher.network.block} if teacher.network.block else {}),
     }
 
 
