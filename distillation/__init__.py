@@ -48,6 +48,8 @@ METHODS: dict[str, str] = {
     "ktaad": "distillation.methods.ktaad:KTAAD",
     "skd_holistic": "distillation.methods.skd_holistic:Holistic",
     "emkd": "distillation.methods.emkd:EMKD",
+    "hilbert": "distillation.methods.hilbert:Hilbert",
+    "prototypes": "distillation.methods.prototypes:Prototypes",
 }
 
 ALIASES: dict[str, str] = {
@@ -136,15 +138,28 @@ def _method_class(name: str, text: str) -> type[Method]:
 
 
 def build_method(specs: Sequence[MethodSpec], student: Channels, teacher: Channels) -> Method:
-    """The method, or the weighted sum of several, between networks of these channels."""
+    """The method, or the weighted sum of several, between networks of these channels.
+
+    UserError for a method that compares blocks of slices where the teacher sees single slices.
+    """
     from distillation.method import Combined
 
+    if unfit := [spec.label for spec in specs if not suits(spec, teacher)]:
+        raise UserError(
+            f"{unfit[0]} compares blocks of slices, and this teacher sees single slices; train a volumetric teacher "
+            "with train.py --model segresnet3d, or choose another method"
+        )
     parts = [
         (spec.label, spec.factor, _method_class(spec.name, str(spec))(student, teacher, **dict(spec.options)))
         for spec in specs
     ]
     _, factor, method = parts[0]
     return method if len(parts) == 1 and factor == 1 else Combined(student, teacher, parts)
+
+
+def suits(spec: MethodSpec, teacher: Channels) -> bool:
+    """Whether such a teacher has what the method compares."""
+    return bool(teacher.block) or not _method_class(spec.name, str(spec)).volumetric
 
 
 def describe_methods() -> str:
