@@ -59,3 +59,12 @@ def test_cells_that_are_near_on_it_are_near_in_the_plane() -> None:
 
 def test_is_made_once_for_a_shape() -> None:
     assert hilbert_order((3, 5, 7), CPU) is hilbert_order((3, 5, 7), CPU)
+
+
+@pytest.mark.parametrize(("shape", "read"), [((2, 28, 28), 840), ((4, 28, 28), 1120), ((8, 8, 8), 512)])
+def test_the_published_index_reads_a_part_of_flat_blocks(shape: tuple[int, int, int], read: int) -> None:
+    """It takes D * H for the step from slice to slice, as docs/published.md says; ours reads every cell."""
+    depth, height, width = shape
+    z, y, x = np.indices(shape)
+    assert len(np.unique(z * depth * height + y * width + x)) == read
+    assert len(hilbert_order(shape, CPU).unique()) == depth * height * width
