@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,9 +29,11 @@ class BlockDataset(SliceDataset):
         """
         super().__init__(*arguments, **options)
         self.block, self.with_masks = block, with_masks
-        files = [self._file(i) for i in range(len(self.names) + len(self.unlabelled or ()))]
-        for slices, name in {(slices.folder, case_of(name)[0]): (slices, name) for slices, name in files}.values():
-            slices.around(name, 0, 0)
+        cases: dict[Path, tuple[SliceFolder, set[str]]] = {}
+        for slices, name in (self._file(i) for i in range(len(self.names) + len(self.unlabelled or ()))):
+            cases.setdefault(slices.folder, (slices, set()))[1].add(case_of(name)[0])
+        for slices, names in cases.values():
+            slices.refuse_gaps(sorted(names))
 
     def __getitem__(self, item: tuple[int, int]) -> Sample:
         epoch, i = item

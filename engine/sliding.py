@@ -42,20 +42,17 @@ def mean_of_overlaps(blocks: Iterable[tuple[Sequence[int], Tensor]], count: int)
     done = 0
     sums: Tensor | None = None
     held = torch.empty(0)
-    for starts, values in blocks:
-        for start, maps in zip(starts, values, strict=True):
-            inside = maps.transpose(0, 1)[max(0, -start) : count - start]
-            first = max(0, start)
-            if sums is not None:
-                # No later block begins before this one.
-                final = first - done
-                yield slice(done, first), sums[:final] / held[:final]
-                sums, held = sums[final:], held[final:]
-            weights = inside.new_ones(len(inside), 1, 1, 1)
-            if sums is not None and len(sums):
-                inside, weights = inside.clone(), weights.clone()
-                inside[: len(sums)] += sums
-                weights[: len(held)] += held
-            done, sums, held = first, inside, weights
+    for start, maps in (pair for starts, values in blocks for pair in zip(starts, values, strict=True)):
+        first = max(0, start)
+        inside = maps.transpose(0, 1)[first - start : count - start]
+        weights = inside.new_ones(len(inside), 1, 1, 1)
+        if sums is not None:
+            # No later block begins before this one.
+            final = first - done
+            yield slice(done, first), sums[:final] / held[:final]
+            inside = inside.clone()
+            inside[: len(sums) - final] += sums[final:]
+            weights[: len(sums) - final] += held[final:]
+        done, sums, held = first, inside, weights
     if sums is not None:
         yield slice(done, count), sums / held

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import zipfile
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -154,18 +155,24 @@ class SliceFolder:
         total = self.manifest.cases[case].shape[0] if self.manifest else len(indices)
         return total > 0 and indices == list(range(total))
 
+    def refuse_gaps(self, cases: Iterable[str]) -> None:
+        """UserError with the SliceMaker command if one of the cases lacks slices, which blocks would miss."""
+        if gaps := [case for case in cases if not self.complete(case)]:
+            tasks = [*self.manifest.tasks] if self.manifest else [self.label_map.name]
+            command = f"{_cut_command(self.folder, self.dataset, tasks[0])} --slices all"
+            if NO_MASK.name in tasks:
+                command = f"python scripts/SliceMaker.py --inpath ANY_CT --outpath {self.folder.parent} --unlabelled 1"
+            raise UserError(
+                f"{self.folder}: lacks slices of case {gaps[0]}, and blocks need all of them; cut them with: {command}"
+            )
+
     def around(self, name: str, before: int, after: int) -> list[str]:
         """The slice files from so many before one to so many after it; beyond the volume its outermost slice again.
 
         UserError if the case lacks slices.
         """
         case, index = case_of(name)
-        if not self.complete(case):
-            command = _cut_command(self.folder, self.dataset, self.label_map.name)
-            raise UserError(
-                f"{self.folder}: lacks slices of case {case}, and blocks need all of them; cut them with: {command} "
-                "--slices all"
-            )
+        self.refuse_gaps([case])
         names = self.cases[case]
         return [names[min(max(i, 0), len(names) - 1)] for i in range(index - before, index + after + 1)]
 

@@ -128,6 +128,8 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_cont
     task = make_task(run, segmenter, teacher).to(device)
 
     dataset = make_dataset(run, slices, names, segmenter, teacher, unlabelled)
+    if isinstance(dataset, BlockDataset):
+        slices.refuse_gaps(val_cases)
     per_batch = run.distillation.unlabelled_per_batch if run.distillation else None
     batch_size = max(1, training.batch_size // (segmenter.network.block or 1))
     loader = TrainingLoader(dataset, batch_size, choose_workers(training.workers), per_batch, data.mixup)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from datasets.augment import AUGMENTS
 from datasets.blocks import BlockDataset
 from datasets.frame import Frame
+from datasets.labels import NO_MASK
 from datasets.loader import SliceDataset, TrainingLoader
+from datasets.slices.manifest import Manifest
 from datasets.slices.slice_folder import SliceFolder, case_of
 from datasets.slices.unlabelled import UnlabelledSlices
-from tests.data import cut_slices, kits_case
+from tests.data import cut_all, cut_slices, kits_case
 from utils.batch import UNLABELLED, middle
 from utils.errors import UserError
 
@@ -68,6 +72,24 @@ def test_beyond_the_volume_comes_its_last_slice_again(slices: SliceFolder, name:
 def test_a_case_that_lacks_slices_is_refused_with_the_command(slices: SliceFolder) -> None:
     with pytest.raises(UserError, match=r"lacks slices of case 00002.* --slices all"):
         BlockDataset(slices, [*NAMES, "00002_3.npz"], FRAME, block=BLOCK, with_masks=True)
+
+
+def test_so_is_one_without_masks(slices: SliceFolder, tmp_path: Path) -> None:
+    for number in range(3):
+        folder = kits_case(tmp_path / "raw", number)
+    (folder / "segmentation.nii.gz").unlink()
+    cut_all(tmp_path / "raw", tmp_path / "out", task="all")
+    place = tmp_path / "out" / "unlabelled"
+
+    def blocks() -> BlockDataset:
+        bare = SliceFolder(place, "kits", NO_MASK, Manifest.load(place))
+        unlabelled = UnlabelledSlices(((bare, bare.cases["00002"][0]),))
+        return BlockDataset(slices, NAMES, FRAME, unlabelled=unlabelled, block=BLOCK, with_masks=False)
+
+    with pytest.raises(UserError, match=rf"lacks slices of case 00002.*--outpath {tmp_path / 'out'} --unlabelled 1$"):
+        blocks()
+    cut_all(tmp_path / "raw", tmp_path / "out", task="all", unlabelled=1.0)
+    assert blocks()[0, len(NAMES)][2] == "00002"
 
 
 def test_unlabelled_slices_have_blocks_too(slices: SliceFolder) -> None:
