@@ -2,6 +2,7 @@
 
 python train.py --model raunet --train_data_path data/kits/train --checkpoint_path checkpoints/teacher
 python train.py --model resnet_18 --device cpu --size 256 --epochs 15
+python train.py --model segresnet3d --block 16 --batch_size 32 --size 128
 python train.py --model resnet_18_os8 --size 128 --init checkpoints/teacher/best.ckpt
 python train.py --model raunet --checkpoint_path checkpoints/teacher --resume
 python train.py --model raunet --checkpoint_path checkpoints/teacher --mode test
@@ -24,7 +25,7 @@ def main() -> None:
     from networks import network_name
 
     model = network_name(chosen.model or "raunet")
-    run_options = RunOptions(model, decide_data(data), training)
+    run_options = RunOptions(model, decide_data(data), training, block=chosen.block)
     if training.mode == "test":
         from engine.evaluation.evaluate import test_run
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import atexit
 import signal
 from collections.abc import Iterator, Sequence
+from copy import copy
 from itertools import islice
 from multiprocessing import active_children
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from datasets.slices.answers import FLOOR, StoredAnswers
 from datasets.slices.slice_folder import SliceFolder, case_of
 from datasets.slices.unlabelled import UnlabelledSlices
 from datasets.window import window_image
-from utils.batch import UNLABELLED, Batch, Stored, mixup
+from utils.batch import UNLABELLED, Batch, Stored, middle, mixup
 from utils.errors import UserError
 from utils.seeding import generator
 from utils.stored_as import StoredAs, known
@@ -67,9 +68,8 @@ class SliceDataset(Dataset[Sample]):
         if i < len(self.names) or self.unlabelled is None:
             name, slices = self.names[i], self.slices
             case, _ = case_of(name)
-            ct, mask = self.slices.read(name)
-            image = self._image(ct, self.slices.window(case, self.window))
-            classes = self.frame.labels(torch.from_numpy(self.slices.label_map.encode(mask))[None])[0]
+            ct, mask = slices.read(name)
+            image, classes = self._framed(name, ct, mask)
         else:
             place = (i - len(self.names)) % len(self.unlabelled)
             slices, name = self.unlabelled.files[place]
@@ -95,6 +95,17 @@ class SliceDataset(Dataset[Sample]):
             origin = framed_origin(slices, case, self.frame, ct.shape)
             fields["stored"] = Stored(fields["stored"].round().to(torch.int16), [origin])
         return image[:1], classes, case, fields
+
+    def unaugmented(self, names: Sequence[str]) -> Self:
+        """The same of other slices of the folder, as they are, without unlabelled ones."""
+        other = copy(self)
+        other.names, other.augment, other.unlabelled = list(names), get_augment("none"), None
+        return other
+
+    def _framed(self, name: str, ct: NDArray[np.int16], mask: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """Image and mask of a slice of the folder."""
+        image = self._image(ct, self.slices.window(case_of(name)[0], self.window))
+        return image, self.frame.labels(torch.from_numpy(self.slices.label_map.encode(mask))[None])[0]
 
     def _image(self, ct: NDArray[np.int16], window: tuple[float, float]) -> Tensor:
         return self.frame.image(torch.from_numpy(window_image(ct, *window))[None])
@@ -227,7 +238,10 @@ def kill_loading_processes() -> None:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples; UserError if the slices differ in size, which native sizes without a crop allow."""
+    """Stack samples; UserError if the slices differ in size, which native sizes without a crop allow.
+
+    Those of `datasets.blocks` have blocks [D, h, w] for images, and masks of all of their slices or of the middle one.
+    """
     images, masks, cases, *others = zip(*samples, strict=True)
     if len({image.shape for image in images}) > 1:
         raise UserError(
@@ -237,4 +251,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
     for name in others[0][0] if others else ():
         parts = [each[name] for each in others[0]]
         fields[name] = Stored.joined(parts) if name == "stored" else torch.stack(parts)
-    return Batch(torch.stack(images), torch.stack(masks), list(cases), **fields)
+    image, mask = torch.stack(images), torch.stack(masks)
+    if mask.ndim == image.ndim:
+        image = image.unsqueeze(1)
+    elif image.shape[1] > 1:
+        place = middle(image.shape[1])
+        image, fields["block"] = image[:, place : place + 1].contiguous(), image
+    return Batch(image, mask, list(cases), **fields)

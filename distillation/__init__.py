@@ -48,6 +48,8 @@ METHODS: dict[str, str] = {
     "ktaad": "distillation.methods.ktaad:KTAAD",
     "skd_holistic": "distillation.methods.skd_holistic:Holistic",
     "emkd": "distillation.methods.emkd:EMKD",
+    "hilbert": "distillation.methods.hilbert:Hilbert",
+    "prototypes": "distillation.methods.prototypes:Prototypes",
 }
 
 ALIASES: dict[str, str] = {
@@ -138,7 +140,8 @@ def _method_class(name: str, text: str) -> type[Method]:
 def build_method(specs: Sequence[MethodSpec], student: Channels, teacher: Channels) -> Method:
     """The method, or the weighted sum of several, between networks of these channels.
 
-    UserError for a method that needs more than the probabilities of a teacher that has nothing else.
+    UserError for a method that needs more than the probabilities of a teacher that has nothing else, or blocks of
+    slices where the teacher sees single ones.
     """
     from distillation.method import REASONS, Combined
 
@@ -150,6 +153,11 @@ def build_method(specs: Sequence[MethodSpec], student: Channels, teacher: Channe
                 f"{spec}: {REASONS[method_class.needs]}; choose one of {', '.join(methods_for_answers())}, or give the "
                 "teacher's checkpoint with --tckpt in place of --teacher_probabilities"
             )
+        if not suits(spec, teacher):
+            raise UserError(
+                f"{spec.label} compares blocks of slices, and this teacher sees single slices; train a volumetric "
+                "teacher with train.py --model segresnet3d, or choose another method"
+            )
         parts.append((spec.label, spec.factor, method_class(student, teacher, **dict(spec.options))))
     _, factor, method = parts[0]
     return method if len(parts) == 1 and factor == 1 else Combined(student, teacher, parts)
@@ -158,6 +166,11 @@ def build_method(specs: Sequence[MethodSpec], student: Channels, teacher: Channe
 def methods_for_answers() -> list[str]:
     """The methods that learn from class probabilities alone, as they are on disk."""
     return [name for name in METHODS if _method_class(name, name).needs == "probabilities"]
+
+
+def suits(spec: MethodSpec, teacher: Channels) -> bool:
+    """Whether a teacher sees blocks of slices, where the method compares these."""
+    return bool(teacher.block) or not _method_class(spec.name, str(spec)).volumetric
 
 
 def describe_methods() -> str:

@@ -43,9 +43,11 @@ class Distiller(TrainingTask):
         """schedule: one of `SCHEDULES`; balance: the share of `GradientBalance`, 0 leaves the terms as they are.
 
         observe is called in every training step with its number, the terms and the student. UserError if the two
-        networks' classes differ.
+        networks' classes differ, and if the student is volumetric.
         """
         super().__init__(student)
+        if student.block:
+            raise UserError("a volumetric network cannot be the student: it is to see single slices; choose another")
         if student.classes != teacher.channels.classes:
             raise UserError(
                 f"the teacher has {teacher.channels.classes} classes, the student {student.classes}: "
@@ -112,4 +114,5 @@ def in_float32(features: Features, has_decoder: bool) -> Features:
     """The same features in float32; without a decoder its stages stay the encoder's own maps."""
     encoder = tuple(maps.float() for maps in features.encoder)
     decoder = tuple(maps.float() for maps in features.decoder) if has_decoder else encoder[3::-1]
-    return Features(encoder, decoder, features.logits.float())
+    block = None if features.block is None else in_float32(features.block, has_decoder)
+    return Features(encoder, decoder, features.logits.float(), block)

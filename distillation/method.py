@@ -27,6 +27,8 @@ class Method(nn.Module):
     its parameters: trained and checkpointed, never exported with the student.
     """
 
+    volumetric: bool = False
+    """Whether it compares maps of blocks of slices, `Features.block`, which only a volumetric teacher has."""
     focal_detached: bool = False
     """Whether the focal loss's factor (1 - p_t)^2 passes no gradient, as in the published code."""
 

@@ -37,11 +37,18 @@ def segmentation_loss(logits: Tensor, mask: Tensor, detached: bool = False) -> d
 
 
 def batch_loss(logits: Tensor, batch: Batch, detached: bool = False) -> dict[str, Tensor]:
-    """`segmentation_loss` against the batch's masks; after mixup, of both masks in the images' shares."""
-    terms = segmentation_loss(logits, batch.mask, detached)
-    if batch.other_mask is None:
+    """`segmentation_loss` against the batch's masks; after mixup, of both masks in the images' shares.
+
+    The slices of blocks, [B, C, D, H, W] and [B, D, H, W], count as so many images.
+    """
+    mask, other_mask = batch.mask, batch.other_mask
+    if logits.ndim == 5:
+        logits, mask = logits.transpose(1, 2).flatten(0, 1), mask.flatten(0, 1)
+        other_mask = None if other_mask is None else other_mask.flatten(0, 1)
+    terms = segmentation_loss(logits, mask, detached)
+    if other_mask is None:
         return terms
-    others = segmentation_loss(logits, batch.other_mask, detached)
+    others = segmentation_loss(logits, other_mask, detached)
     return {term: batch.share * value + (1 - batch.share) * others[term] for term, value in terms.items()}
 
 

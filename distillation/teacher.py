@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 
 from networks.contract import Channels, Features, SegmentationNetwork
-from utils.batch import Batch
+from utils.batch import Batch, middle
 
 
 class Teacher(Protocol):
@@ -60,3 +60,27 @@ class NetworkTeacher:
         # Not inference_mode, whose tensors some losses cannot save for the backward pass.
         with torch.no_grad():
             return self.network.features(batch.image)
+
+
+class VolumeTeacher(NetworkTeacher):
+    """A frozen volumetric network, which sees the block of slices around each image: `Batch.block`.
+
+    It answers for the image alone, [B, C, h, w], with the whole maps beside it as `Features.block`. Of a stage with
+    stride s along the slices, the image's map is the one that its slice lies in: at depth `middle // s`.
+    """
+
+    def features(self, batch: Batch) -> Features:
+        if batch.block is None:
+            raise ValueError("a volumetric teacher needs the slices around each image")
+        with torch.no_grad():
+            whole = self.network.features(batch.block.unsqueeze(1))
+        place = middle(batch.block.shape[1])
+        *stages, logits = (
+            whole.stage(stage.name).select(2, place // stage.stride) for stage in self.network.channels.stages
+        )
+        return Features(tuple(stages[:5]), tuple(stages[5:]), logits, whole)
+
+
+def network_teacher(network: SegmentationNetwork) -> NetworkTeacher:
+    """The teacher that a network is: of single slices or volumetric."""
+    return VolumeTeacher(network) if network.block else NetworkTeacher(network)

@@ -55,19 +55,19 @@ def format_size(parameters: int, gmacs: float) -> tuple[str, str]:
 
 
 def parameters_and_macs(network: SegmentationNetwork, size: int) -> tuple[int, int]:
-    """Parameters, and the MACs of convolutions and matrix products for one image [1, 1, size, size]."""
+    """Parameters, and the MACs of convolutions and matrix products for one slice of size x size."""
     parameters = sum(parameter.numel() for parameter in network.parameters())
     with evaluating(network), FlopCounterMode(display=False) as counter:
         network(blank(network, size))
-    return parameters, counter.get_total_flops() // 2
+    return parameters, counter.get_total_flops() // 2 // (network.block or 1)
 
 
 def forward_speed(network: SegmentationNetwork, size: int, batch: int = 1, repeats: int = 10) -> float:
-    """Slices per second of the median forward pass in eval mode, after two untimed ones."""
+    """Slices per second of the median forward pass in eval mode, after two untimed ones; batch: as of `blank`."""
     images = blank(network, size, batch)
     with evaluating(network):
         cost = measure_in_turns({"forward": lambda: network(images)}, repeats, images.device, untimed=2)["forward"]
-    return batch / cost.median
+    return batch * (network.block or 1) / cost.median
 
 
 def segmentation_speed(segmenter: Segmenter, image: NDArray[np.int16], window: tuple[float, float]) -> float:
@@ -177,5 +177,6 @@ def evaluating(network: SegmentationNetwork) -> Iterator[None]:
 
 
 def blank(network: SegmentationNetwork, size: int, batch: int = 1) -> Tensor:
-    """Empty images [batch, 1, size, size] where the network is."""
-    return torch.zeros(batch, 1, size, size, device=next(network.parameters()).device)
+    """Empty images [batch, 1, size, size] where the network is; of a volumetric one, blocks of such slices."""
+    slices = (network.block,) if network.block else ()
+    return torch.zeros(batch, 1, *slices, size, size, device=next(network.parameters()).device)

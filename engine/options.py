@@ -13,7 +13,17 @@ from typing import Literal
 from distillation.specs import MethodSpec
 from networks import file_label
 from utils.errors import UserError
-from utils.numbers import Interval, NonNegative, NonNegativeInt, Number, Positive, PositiveInt, Share, StepsOrMinutes
+from utils.numbers import (
+    Interval,
+    NonNegative,
+    NonNegativeInt,
+    Number,
+    Positive,
+    PositiveInt,
+    Share,
+    StepsOrMinutes,
+    int_from,
+)
 from utils.options import option
 
 KDSchedule = Literal["constant", "warmup", "decay"]
@@ -84,7 +94,7 @@ class TrainingOptions:
     checkpoint_path: Path | None = option(None, "folder to write to (default: checkpoints/<run>)", identity=False)
     epochs: PositiveInt = option(100, "passes over the training slices", identity=False, exclusive="length")
     steps: PositiveInt | None = option(None, "optimiser steps, in place of epochs", identity=False, exclusive="length")
-    batch_size: PositiveInt = option(8, "slices in a batch")
+    batch_size: PositiveInt = option(8, "slices in a batch, or, of a volumetric network, in all its blocks")
     lr: Positive = option(1e-3, "Adam's first learning rate, which falls to 1e-6 with every step")
     seed: NonNegativeInt = option(0, "of weights, order and augmentation")
     val_every: PositiveInt | None = option(
@@ -128,7 +138,8 @@ class TrainingOptions:
 class NetworkOptions:
     """network"""
 
-    model: str | None = option(None, "raunet, resnet_18, smp/fpn/mit_b1, ... (default: raunet)")
+    model: str | None = option(None, "raunet, resnet_18, smp/fpn/mit_b1, segresnet3d, ... (default: raunet)")
+    block: int | None = option(None, "slices at once that a volumetric network sees (default: 16)", type=int_from(2))
 
 
 @dataclass(frozen=True)
@@ -222,13 +233,15 @@ class DistillationOptions:
 class RunOptions:
     """One training: a network's name, its data and training, and, for a student, its distillation.
 
-    In `data`, dataset, task and size are decided (`engine.training.run.decide_data`).
+    In `data`, dataset, task and size are decided (`engine.training.run.decide_data`). block: slices at once that a
+    volumetric network sees; None is its own number.
     """
 
     model: str
     data: DataOptions
     training: TrainingOptions
     distillation: DistillationOptions | None = None
+    block: int | None = None
 
     @property
     def name(self) -> str:

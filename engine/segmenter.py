@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,12 +17,13 @@ from datasets.frame import Frame
 from datasets.labels import LabelMap
 from datasets.raw import MR_LAYOUTS
 from datasets.window import window_image
-from distillation.teacher import NetworkTeacher, Teacher
+from distillation.teacher import Teacher, network_teacher
 from engine.device import choose_device
 from engine.options import PredictionOptions
 from engine.runtime.files import ONNX, SAFETENSORS, TORCH, read_onnx, read_safetensors
 from engine.runtime.network import RUNTIMES, open_network
-from networks import build
+from engine.sliding import mean_of_overlaps, overlapping_blocks
+from networks import build, see_blocks
 from networks.contract import SegmentationNetwork
 from utils.ahead import ahead, one_behind
 from utils.batch import most_probable
@@ -33,6 +34,9 @@ from utils.stored_as import StoredAs
 LARGEST_OFFSET = 100.0  # Of logits: the grid of decisions ends long before.
 DESCRIPTION = ("model", "dataset", "task", "frame", "window", "cases", "config")
 """What a checkpoint must say about its weights."""
+
+Place = TypeVar("Place")
+"""Where an answer of the network belongs: a slice of slices, or the blocks' first slices."""
 
 
 @dataclass
@@ -61,7 +65,7 @@ class Segmenter:
 
     def teacher(self) -> Teacher:
         """What a student learns from."""
-        return NetworkTeacher(self.network)
+        return network_teacher(self.network)
 
     def for_case(self, name: str, stored_as: StoredAs | None) -> Segmenter:
         """The segmenter for the images of one case, where a network has to know how these are stored."""
@@ -83,6 +87,7 @@ class Segmenter:
             "offsets": list(self.offsets),
             "channel": self.channel,
             "hounsfield": self.hounsfield,
+            **({"block": self.network.block} if self.network.block else {}),
         }
 
     def source_labels(self) -> NDArray[np.uint8]:
@@ -97,23 +102,54 @@ class Segmenter:
         parts: Iterable[slice] | None = None,
         of_logits: Callable[[Tensor], Tensor] | None = None,
     ) -> Iterator[tuple[slice, Tensor]]:
-        """Class probabilities in the frame, [n, C, h, w], batch by batch, for slices [N, H, W].
+        """Class probabilities in the frame, [n, C, h, w], batch by batch, for slices [N, H, W] that are neighbours.
 
         window: in the image's stored units. parts: the batches, each given when its slices are there, in place of
         `batch_size` after `batch_size` slices. of_logits: what makes the probabilities, by default
         `class_probabilities`, of which small ones have the rounding of 1.
 
-        The network is left in the mode it was in, and the next batch is made ready while it runs.
+        The network is left in the mode it was in, and the next batch is made ready while it runs. A volumetric one sees
+        overlapping blocks, when all slices are there; a slice gets the mean of all that hold it.
         """
+        parts = batches(len(image), batch_size) if parts is None else parts
+        if not self.network.block:
+            yield from self._answers(self._inputs(image, window, parts), len(image) > batch_size, of_logits)
+            return
+        for _ in parts:
+            pass  # Until the last slices are there.
+        blocks = self._blocks(image, window, batch_size)
+        yield from mean_of_overlaps(self._answers(blocks, len(image) > self.network.block, of_logits), len(image))
+
+    def probabilities_of(
+        self, image: NDArray[np.int16], picked: NDArray[np.int64], window: tuple[float, float], batch_size: int = 8
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """The same of some slices of a volume, by their increasing indices, of which the parts are slices.
+
+        A volumetric network sees their neighbours too.
+        """
+        if not self.network.block:
+            yield from self.framed_probabilities(image[picked], window, batch_size)
+            return
+        for part, probabilities in self.framed_probabilities(image, window, batch_size):
+            start, stop = np.searchsorted(picked, (part.start, part.stop)).tolist()
+            if start < stop:
+                yield slice(start, stop), probabilities[torch.from_numpy(picked[start:stop] - part.start)]
+
+    def _answers(
+        self,
+        inputs: Iterator[tuple[Place, Tensor]],
+        several: bool,
+        of_logits: Callable[[Tensor], Tensor] | None,
+    ) -> Iterator[tuple[Place, Tensor]]:
+        """Class probabilities in the place of what the network sees; several: whether these are more than one."""
         training = self.network.training
         self.network.eval()
         try:
-            inputs = self._inputs(image, window, batches(len(image), batch_size) if parts is None else parts)
             # A thread costs more than it saves where there is nothing to be ahead of.
-            for part, values in ahead(inputs) if len(image) > batch_size else inputs:
+            for place, values in ahead(inputs) if several else inputs:
                 with torch.no_grad():
                     probabilities = (of_logits or class_probabilities)(self.network(values).float())
-                yield part, probabilities
+                yield place, probabilities
         finally:
             self.network.train(training)
 
@@ -124,6 +160,14 @@ class Segmenter:
         for part in parts:
             values = torch.from_numpy(window_image(image[part], *window)).to(self.device)
             yield part, self.frame.image(values).unsqueeze(1)
+
+    def _blocks(
+        self, image: NDArray[np.int16], window: tuple[float, float], batch_size: int
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """What a volumetric network sees, [n, 1, D, h, w], as many blocks at once as `batch_size` slices are."""
+        for starts, slices in overlapping_blocks(len(image), self.network.block, batch_size):
+            values = torch.from_numpy(window_image(image[slices.ravel()], *window)).to(self.device)
+            yield starts, self.frame.image(values).unflatten(0, slices.shape).unsqueeze(1)
 
     def probabilities(
         self,
@@ -265,10 +309,15 @@ def load_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, dict[st
             f"{path}: is not a checkpoint of this project: it holds weights, but no {', '.join(missing)} (its keys are "
             f"{shorten(content)}); {ADVICE}, or these weights to --init of train.py"
         )
-    segmenter = describe_segmenter(path, content, lambda classes: build(content["model"], classes))
+    segmenter = describe_segmenter(path, content, lambda classes: build_as_trained(content, classes))
     load_weights(segmenter.network, content["weights"], f"{path}: its weights do not fit {content['model']}")
-    segmenter.network.to(device).to(memory_format=torch.channels_last).eval()
+    segmenter.network.to(device).to(memory_format=segmenter.network.memory_format).eval()
     return segmenter, content
+
+
+def build_as_trained(content: Mapping[str, Any], classes: int) -> SegmentationNetwork:
+    """The network that a checkpoint names, without its weights."""
+    return see_blocks(build(content["model"], classes), content["model"], content.get("block"))
 
 
 def load_exported(path: Path, runtime: str) -> tuple[Segmenter, dict[str, Any]]:

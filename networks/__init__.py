@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.errors import UserError
 from utils.registry import lookup, match_name
 
 if TYPE_CHECKING:
     from networks.contract import SegmentationNetwork
+
+LARGEST_BLOCK = 1024
+"""Slices; more than nearly all volumes have."""
 
 NETWORKS: dict[str, str] = {
     "raunet": "networks.raunet:RAUNet",
@@ -37,6 +41,9 @@ NETWORKS: dict[str, str] = {
     "pspnet": "networks.smp:pspnet",
     "fpn": "networks.smp:fpn",
     "segformer": "networks.smp:segformer",
+    "segresnet3d": "networks.segresnet3d:SegResNet3D",
+    "segresnet3d_w16": "networks.segresnet3d:segresnet3d_w16",
+    "segresnet3d_w32": "networks.segresnet3d:segresnet3d_w32",
 }
 
 
@@ -69,3 +76,24 @@ def build(name: str, classes: int, pretrained: bool | Path = False) -> Segmentat
     else:
         network = lookup(NETWORKS, "network", name)(classes, pretrained)
     return network
+
+
+def see_blocks(network: SegmentationNetwork, name: str, block: int | None) -> SegmentationNetwork:
+    """The same network, which sees blocks of that many slices; None leaves it as it is.
+
+    UserError for a network of single slices, and for a number that no block has.
+    """
+    if block is None:
+        return network
+    if not network.block:
+        raise UserError(f"{name} sees single slices, not blocks of {block}; leave --block out, or choose segresnet3d")
+    if not (isinstance(block, int) and 2 <= block <= LARGEST_BLOCK):
+        raise UserError(f"--block {block}: must be a whole number from 2 to {LARGEST_BLOCK}")
+    network.block = block
+    return network
+
+
+def refuse_blocks(network: SegmentationNetwork, name: str, path: Path, verb: str) -> None:
+    """UserError for a volumetric network, which is in the file and cannot be what the verb says."""
+    if network.block:
+        raise UserError(f"{path}: {name} sees blocks of slices, and cannot be {verb}; give a student of it")

@@ -28,12 +28,14 @@ class Stage(NamedTuple):
 class Features(NamedTuple):
     """encoder: e1..e5, fine to coarse; decoder: d5..d2, coarse to fine; logits: [B, C, H, W].
 
-    Every stage is [B, channels, h, w] at its own resolution.
+    Every stage is [B, channels, h, w] at its own resolution; of a volumetric network all are [B, channels, d, h, w].
+    block: where a volumetric network answers for the slice in the middle of each block, the maps of the whole block.
     """
 
     encoder: tuple[Tensor, ...]
     decoder: tuple[Tensor, ...]
     logits: Tensor
+    block: Features | None = None
 
     def stage(self, name: str) -> Tensor:
         """The map of one of `STAGES`."""
@@ -47,7 +49,8 @@ class Channels:
     """Channel counts and strides of a network's stages, in the order of `Features`, known before the first batch.
 
     decoder: empty where there is none, and e4..e1 stand for d5..d2. decoder_strides: by default those of e4..e1.
-    encoder: empty where logits are all there is, as of answers on disk.
+    encoder: empty where logits are all there is, as of answers on disk. block: slices of a volumetric network's input,
+    along which the strides hold too; 0: it sees single slices.
     """
 
     encoder: tuple[int, ...]
@@ -55,6 +58,7 @@ class Channels:
     classes: int
     encoder_strides: tuple[int, ...] = STRIDES
     decoder_strides: tuple[int, ...] = ()
+    block: int = 0
 
     @property
     def has_decoder(self) -> bool:
@@ -87,6 +91,8 @@ class SegmentationNetwork(nn.Module):
     decoder_channels: tuple[int, ...] = ()
     encoder_strides: tuple[int, ...] = STRIDES
     decoder_strides: tuple[int, ...] = ()
+    block: int = 0
+    """Of `Channels`."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -95,8 +101,18 @@ class SegmentationNetwork(nn.Module):
     @property
     def channels(self) -> Channels:
         return Channels(
-            self.encoder_channels, self.decoder_channels, self.classes, self.encoder_strides, self.decoder_strides
+            self.encoder_channels,
+            self.decoder_channels,
+            self.classes,
+            self.encoder_strides,
+            self.decoder_strides,
+            self.block,
         )
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout of weights and maps that is fastest on GPUs and no slower elsewhere."""
+        return torch.channels_last_3d if self.block else torch.channels_last
 
     def features(self, image: Tensor) -> Features:
         """image: [B, 1, H, W] of any size; the logits have the image's size."""
@@ -105,6 +121,15 @@ class SegmentationNetwork(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Logits [B, C, H, W] for an image [B, 1, H, W]."""
         return self.features(image).logits
+
+
+class VolumetricNetwork(SegmentationNetwork):
+    """Base of networks that see blocks of contiguous slices: [B, 1, D, H, W] -> logits [B, C, D, H, W].
+
+    `block` is the D that it is trained and used with, which no weight depends on.
+    """
+
+    block = 16
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

@@ -11,7 +11,6 @@ d5..d2; the finer of two equally near. A network that needs this says so once, w
 from __future__ import annotations
 
 import difflib
-import math
 import sys
 from collections.abc import Sequence
 from copy import deepcopy
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 
 from networks.contract import DECODER, ENCODER, STRIDES, Features, SegmentationNetwork, pad_to_multiple
 from networks.pretrained import load_grey, read_weights
+from networks.stages import assign
 from utils.errors import UserError
 from utils.layers import BatchNorm
 from utils.registry import match_name, normalise_name
@@ -169,15 +169,6 @@ class SmpNetwork(SegmentationNetwork):
         ]
         if shared:
             _announce(f"note: {self.name} has fewer maps than stages: {'; '.join(shared)}")
-
-
-def assign(strides: Sequence[int], wanted: Sequence[int]) -> list[int]:
-    """Which map, by index into `strides`, is each of the wanted stages; the rule is the module's."""
-    if len(strides) == len(wanted):
-        return list(range(len(wanted)))
-    return [
-        min(range(len(strides)), key=lambda i: (abs(math.log2(strides[i] / stride)), strides[i])) for stride in wanted
-    ]
 
 
 def _shared(chosen: Sequence[int], strides: Sequence[int], stages: Sequence[str]) -> list[str]:

@@ -36,7 +36,7 @@ ALIASES = {"teacher": "model", "student": "smodel", "batch": "batch_size"}
 class StepOptions:
     """steps: which, and how large"""
 
-    kd: tuple[str, ...] = option((), "methods (default: all)", metavar="METHOD")
+    kd: tuple[str, ...] = option((), "methods (default: all that suit the teacher)", metavar="METHOD")
     model: str = option("raunet", "the teacher, by its network's name")
     smodel: str = option("resnet_18", "the student, by its network's name")
     size: PositiveInt = option(384, "pixels along each side")
@@ -69,7 +69,8 @@ def make_steps(options: StepOptions, folder: Path, device: torch.device) -> dict
     """Name -> one training step, its optimisers included, on slices of noise in `folder`."""
     import torch
 
-    from distillation import parse_method
+    from distillation import parse_method, suits
+    from engine.cost import blank
     from engine.options import DataOptions, DistillationOptions, RunOptions, TrainingOptions
     from engine.segmenter import Segmenter
     from engine.training.run import new_segmenter
@@ -92,14 +93,15 @@ def make_steps(options: StepOptions, folder: Path, device: torch.device) -> dict
     teacher, _ = new_segmenter(RunOptions(options.model, data, training), slices)
     teacher.network.to(device).eval()
     plain = TimedStep(RunOptions(options.smodel, data, training))
+    images = blank(teacher.network, options.size, options.batch_size)
 
     def baseline() -> None:
         with torch.no_grad(), plain.trainer.precision.autocast():
-            teacher.network(plain.batch.image)
+            teacher.network(images)
         plain()
 
     steps: dict[str, Callable[[], object]] = {BASELINE: baseline}
-    for text in options.kd or METHODS:
+    for text in options.kd or [name for name in METHODS if suits(parse_method(name), teacher.network.channels)]:
         distillation = DistillationOptions(folder / "teacher.ckpt", methods=(parse_method(text),))
         steps[text] = TimedStep(RunOptions(options.smodel, data, training, distillation), teacher)
     return steps

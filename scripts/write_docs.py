@@ -23,6 +23,7 @@ FAMILIES = {
     "Relations": ("sp", "skd_pairwise", "rkd", "ifvd", "dsd", "cirkd_minibatch", "cirkd", "ktaad"),
     "Adversarial": ("skd_holistic",),
     "Medical": ("emkd",),
+    "From volumetric teachers": ("hilbert", "prototypes"),
 }
 OTHERS = "Others"
 """The family of methods that no family names."""

@@ -28,19 +28,21 @@ def make_method(text: str, student: Channels, teacher: Channels) -> Method:
 class TinyNetwork(SegmentationNetwork):
     """One convolution a stage, e1..e5 at strides `first_stride` * 1, 2, 4, 8, 16; no decoder channels: no decoder."""
 
+    convolution: type[nn.Conv2d | nn.Conv3d] = nn.Conv2d
+
     def __init__(self, encoder: tuple[int, ...], decoder: tuple[int, ...], first_stride: int, classes: int) -> None:
         super().__init__(classes)
         self.encoder_channels, self.decoder_channels = encoder, decoder
         self.encoder_strides = tuple(first_stride * 2**i for i in range(5))
         self.down = nn.ModuleList(
-            nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, stride=stride)
+            self.convolution(inputs, outputs, kernel_size=3, padding=1, stride=stride)
             for inputs, outputs, stride in zip((1, *encoder), encoder, (first_stride, 2, 2, 2, 2), strict=False)
         )
         self.up = nn.ModuleList(
-            nn.Conv2d(inputs, outputs, kernel_size=1)
+            self.convolution(inputs, outputs, kernel_size=1)
             for inputs, outputs in zip((encoder[-1], *decoder), decoder, strict=False)
         )
-        self.head = nn.Conv2d(decoder[-1] if decoder else encoder[-1], classes, kernel_size=1)
+        self.head = self.convolution(decoder[-1] if decoder else encoder[-1], classes, kernel_size=1)
 
     def features(self, image: Tensor) -> Features:
         x, encoder, decoder = image, [], []
@@ -48,9 +50,22 @@ class TinyNetwork(SegmentationNetwork):
             x = F.leaky_relu(down(x))
             encoder.append(x)
         for up, skip in zip(self.up, encoder[3::-1], strict=False):
-            x = up(resize(x, skip.shape[2:]))
+            x = up(self.resize(x, skip.shape[2:]))
             decoder.append(x)
-        return Features(tuple(encoder), tuple(decoder or encoder[3::-1]), resize(self.head(x), image.shape[2:]))
+        return Features(tuple(encoder), tuple(decoder or encoder[3::-1]), self.resize(self.head(x), image.shape[2:]))
+
+    def resize(self, maps: Tensor, size: torch.Size) -> Tensor:
+        return resize(maps, size)
+
+
+class TinyVolume(TinyNetwork):
+    """The same on blocks of 4 slices, whose maps are as much smaller along them as along rows and columns."""
+
+    block = 4
+    convolution = nn.Conv3d
+
+    def resize(self, maps: Tensor, size: torch.Size) -> Tensor:
+        return F.interpolate(maps, size=size, mode="trilinear")
 
 
 class SmallNetwork(SegmentationNetwork):

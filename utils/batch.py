@@ -43,6 +43,9 @@ class Batch(NamedTuple):
 
     answers: what a teacher on disk says of the image: log-probabilities, float32 [B, C, H, W], not normalised. stored:
     for a teacher that does not take the window's values.
+
+    To train a volumetric network, images are blocks of slices, [B, 1, D, H, W], and masks [B, D, H, W]. For a
+    volumetric teacher, `block` [B, D, H, W] has the slices around each image, which is the one in their middle.
     """
 
     image: Tensor
@@ -52,6 +55,12 @@ class Batch(NamedTuple):
     share: float = 1.0
     answers: Tensor | None = None
     stored: Stored | None = None
+    block: Tensor | None = None
+
+    @property
+    def slices(self) -> int:
+        """How many it teaches."""
+        return math.prod(self.mask.shape[:-2])
 
     def to(self, device: torch.device) -> Batch:
         """A copy on another device; from pinned memory it does not block."""
@@ -59,7 +68,13 @@ class Batch(NamedTuple):
         other = None if self.other_mask is None else self.other_mask.to(device, non_blocking=True)
         answers = None if self.answers is None else self.answers.to(device, non_blocking=True)
         stored = None if self.stored is None else self.stored.to(device)
-        return self._replace(image=image, mask=mask, other_mask=other, answers=answers, stored=stored)
+        block = None if self.block is None else self.block.to(device, non_blocking=True)
+        return self._replace(image=image, mask=mask, other_mask=other, answers=answers, stored=stored, block=block)
+
+
+def middle(block: int) -> int:
+    """Which slice of a block is the one that it lies around; the earlier of two."""
+    return (block - 1) // 2
 
 
 def most_probable(scores: Tensor) -> Tensor:
@@ -69,9 +84,9 @@ def most_probable(scores: Tensor) -> Tensor:
 
 
 def has_mask(mask: Tensor) -> Tensor:
-    """bool [B] for masks [B, H, W]: False where a slice is `UNLABELLED`."""
+    """bool [B] for masks [B, ..., H, W]: False where a slice, or a block of them, is `UNLABELLED`."""
     # One pixel decides, as a mask is unlabelled in all its pixels or in none.
-    return mask[:, 0, 0] != UNLABELLED
+    return mask.flatten(1)[:, 0] != UNLABELLED
 
 
 def mixup(batch: Batch, alpha: float, rng: np.random.Generator) -> Batch:
@@ -89,9 +104,10 @@ def mixup(batch: Batch, alpha: float, rng: np.random.Generator) -> Batch:
     for group in (np.flatnonzero(labelled), np.flatnonzero(~labelled)):
         others[group] = rng.permutation(group)
     order = torch.from_numpy(others)
-    image = share * batch.image + (1 - share) * batch.image[order]
-    answers = batch.answers
+    image, answers, block = share * batch.image + (1 - share) * batch.image[order], batch.answers, batch.block
     if answers is not None and share < 1:
         # log(share * p + (1 - share) * q), of their logarithms.
         answers = torch.logaddexp(answers + math.log(share), answers[order] + math.log(1 - share))
-    return batch._replace(image=image, other_mask=batch.mask[order], share=share, answers=answers)
+    if block is not None:
+        block = share * block + (1 - share) * block[order]
+    return batch._replace(image=image, other_mask=batch.mask[order], share=share, answers=answers, block=block)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import zipfile
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,27 @@ class SliceFolder:
         indices = [case_of(name)[1] for name in self.cases.get(case, [])]
         total = self.manifest.cases[case].shape[0] if self.manifest else len(indices)
         return total > 0 and indices == list(range(total))
+
+    def refuse_gaps(self, cases: Iterable[str]) -> None:
+        """UserError with the SliceMaker command if one of the cases lacks slices, which blocks would miss."""
+        if gaps := [case for case in cases if not self.complete(case)]:
+            tasks = [*self.manifest.tasks] if self.manifest else [self.label_map.name]
+            command = f"{_cut_command(self.folder, self.dataset, tasks[0])} --slices all"
+            if NO_MASK.name in tasks:
+                command = f"python scripts/SliceMaker.py --inpath ANY_CT --outpath {self.folder.parent} --unlabelled 1"
+            raise UserError(
+                f"{self.folder}: lacks slices of case {gaps[0]}, and blocks need all of them; cut them with: {command}"
+            )
+
+    def around(self, name: str, before: int, after: int) -> list[str]:
+        """The slice files from so many before one to so many after it; beyond the volume its outermost slice again.
+
+        UserError if the case lacks slices.
+        """
+        case, index = case_of(name)
+        self.refuse_gaps([case])
+        names = self.cases[case]
+        return [names[min(max(i, 0), len(names) - 1)] for i in range(index - before, index + after + 1)]
 
     def spacing(self, case: str) -> tuple[float, float, float] | None:
         """(z, y, x) in mm; None without a manifest."""

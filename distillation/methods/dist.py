@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from distillation.method import Method, weighted
@@ -28,16 +30,22 @@ class DIST(Method):
     beta: NonNegative = 1.0
     gamma: NonNegative = 1.0
     temperature: Positive = 1.0
+    target: ClassVar[str] = "t_logits"
+    """What `targets` gives, in the equation."""
 
     def forward(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
-        s, t = ((features.logits / self.temperature).softmax(dim=1) for features in (student, teacher))
+        s, t = (student.logits / self.temperature).softmax(dim=1), self.targets(teacher, batch)
         inter = pearson(s, t).mean()
         intra = pearson(s.transpose(0, 1).flatten(1), t.transpose(0, 1).flatten(1)).mean()
         scale = self.temperature**2
         return {"inter": self.beta * scale * (1 - inter), "intra": self.gamma * scale * (1 - intra)}
 
+    def targets(self, teacher: Features, batch: Batch) -> Tensor:
+        """Probabilities [B, C, H, W] that the student's are to correlate with."""
+        return (teacher.logits / self.temperature).softmax(dim=1)
+
     def equation(self) -> str:
-        inter, intra = (f"(1 - {name}(t_logits, s_logits))" for name in ("inter", "intra"))
+        inter, intra = (f"(1 - {name}({self.target}, s_logits))" for name in ("inter", "intra"))
         inter_note = no_gradient(self.student_channels.classes)
         return f"{weighted(self.beta, inter)}{inter_note} + {weighted(self.gamma, intra)}"
 

@@ -143,7 +143,7 @@ def _measured_under(cost: Mapping[str, Any], conditions: Mapping[str, Any]) -> b
 
 def cost_on_slices(segmenter: Segmenter, slices: SliceFolder) -> dict[str, Any]:
     """The network's cost, and slices_per_second on the CPU, on slices of one case."""
-    segmenter.network.to(memory_format=torch.channels_last)
+    segmenter.network.to(memory_format=segmenter.network.memory_format)
     case = next(iter(cases_in_slices(slices, [*slices.val_cases, *slices.cases][:1], segmenter.window)))
     of_case = segmenter.for_case(case.name, case.stored_as)
     speed = segmentation_speed(of_case, case.image[:SLICES], case.window)

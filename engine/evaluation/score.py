@@ -160,7 +160,7 @@ def score_case_as_published(segmenter: Segmenter, case: LabelledCase, batch_size
     reference = segmenter.label_map.encode(case.label)
     picked = np.flatnonzero(segmenter.label_map.target(case.label).any(axis=(1, 2)))
     counts = {region: np.zeros(3) for region in segmenter.label_map.regions}
-    for part, probabilities in segmenter.framed_probabilities(case.image[picked], case.window, batch_size):
+    for part, probabilities in segmenter.probabilities_of(case.image, picked, case.window, batch_size):
         truth = segmenter.frame.labels(torch.from_numpy(reference[picked[part]])).to(probabilities.device)
         for region, classes in segmenter.label_map.regions.items():
             predicted = probabilities[:, list(classes)].sum(dim=1) > PUBLISHED_THRESHOLD

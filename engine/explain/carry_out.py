@@ -22,6 +22,7 @@ from engine.explain.options import ExplainOptions, SliceName
 from engine.explain.report import write_report
 from engine.names import print_hidden, shown_names
 from engine.segmenter import Segmenter, load_segmenter
+from networks import refuse_blocks
 from utils.errors import UserError
 from utils.files import make_folder
 from utils.registry import match_name
@@ -78,6 +79,7 @@ def open_networks(options: ExplainOptions) -> tuple[Networks, list[dict[str, Any
     checkpoints = []
     for name, path in zip(options.network_names, options.ckpt, strict=True):
         segmenters[name], content = load_segmenter(path, device)
+        refuse_blocks(segmenters[name].network, segmenters[name].model, path, "explained")
         checkpoints.append(content)
         refuse_another_kind(
             segmenters[name],

@@ -39,9 +39,9 @@ def stages_of(name: str, segmenter: Segmenter, shown: ShownSlice) -> Side:
     device = next(segmenter.network.parameters()).device
     values = torch.from_numpy(window_image(shown.image[None], *shown.window)).to(device)
     with torch.no_grad():
-        encoder, decoder, logits = segmenter.network.features(segmenter.frame.image(values).unsqueeze(1))
-    e, d = (tuple(stage.float().cpu() for stage in part) for part in (encoder, decoder))
-    return Side(name, Features(e, d, logits.float().cpu()), segmenter.network.channels.has_decoder)
+        features = segmenter.network.features(segmenter.frame.image(values).unsqueeze(1))
+    e, d = (tuple(stage.float().cpu() for stage in part) for part in (features.encoder, features.decoder))
+    return Side(name, Features(e, d, features.logits.float().cpu()), segmenter.network.channels.has_decoder)
 
 
 def links_figure(teacher: Side, student: Side) -> Figure:

@@ -22,6 +22,7 @@ from engine.export.options import ExportOptions, Int8Options
 from engine.export.verify import sizes_to_check, verify
 from engine.runtime.metadata import KEY, encode
 from engine.segmenter import Segmenter, load_exported, load_segmenter
+from networks import refuse_blocks
 from networks.contract import SegmentationNetwork
 from utils.errors import UserError
 from utils.files import UNFINISHED, atomic_write, make_folder, write_text
@@ -103,6 +104,7 @@ def export(options: ExportOptions, int8: Int8Options) -> list[Path]:
     if int8.int8 and "onnx" not in options.formats:
         raise UserError("--int8 quantises the ONNX file; add onnx to --formats")
     segmenter, checkpoint = load_segmenter(options.ckpt, torch.device("cpu"))
+    refuse_blocks(segmenter.network, segmenter.model, options.ckpt, "exported")
     if options.decision == "argmax":
         segmenter = replace(segmenter, offsets=())
     side = segmenter.frame.side if takes_one_size(segmenter.network) else None

@@ -15,8 +15,8 @@ from engine.segmenter import Segmenter, load_segmenter
 from networks.contract import Features, SegmentationNetwork
 from utils.errors import UserError
 
-FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
-"""The axes of [N, 1, H, W] to flip: none, rows, columns, both."""
+FLIPS: tuple[tuple[int, ...], ...] = ((), (-2,), (-1,), (-2, -1))
+"""The axes of [..., H, W] to flip: none, rows, columns, both."""
 
 
 class Flipped(SegmentationNetwork):
@@ -24,7 +24,7 @@ class Flipped(SegmentationNetwork):
 
     def __init__(self, network: SegmentationNetwork) -> None:
         super().__init__(network.classes)
-        self.network = network
+        self.network, self.block = network, network.block
 
     def features(self, image: Tensor) -> Features:
         """The logits alone: maps of flipped images cannot be averaged."""

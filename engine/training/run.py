@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
-
+from datasets.blocks import BlockDataset
 from datasets.frame import Frame
 from datasets.loader import SliceDataset, TrainingLoader
 from datasets.raw import LAYOUTS
@@ -37,6 +36,7 @@ from engine.training.stored_teacher import open_answers
 from engine.training.term_recorder import TermRecorder
 from engine.training.trainer import Trainer
 from engine.training.validation import Validation
+from networks import see_blocks
 from utils.errors import UserError
 from utils.files import write_json
 from utils.fingerprint import fingerprint, fingerprint_weights
@@ -138,27 +138,17 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_cont
     segmenter, init = new_segmenter(run, slices, teacher)
     task = make_task(run, segmenter, teacher, answers).to(device)
 
-    if task.needs_stored and data.mixup:
-        raise UserError("--mixup: a teacher of nnU-Net answers for slices as they are stored, not mixed; leave it out")
-    dataset = SliceDataset(
-        slices,
-        names,
-        segmenter.frame,
-        data.augment,
-        training.seed,
-        segmenter.window,
-        unlabelled,
-        answers,
-        with_stored=task.needs_stored,
-    )
+    dataset = make_dataset(run, slices, names, segmenter, teacher, unlabelled, answers)
+    if isinstance(dataset, BlockDataset):
+        slices.refuse_gaps(val_cases)
+        files = [*files_of(slices, (), whole_cases(names, val_cases)), *(unlabelled.files if unlabelled else ())]
     per_batch = run.distillation.unlabelled_per_batch if run.distillation else None
-    loader = TrainingLoader(dataset, training.batch_size, choose_workers(training.workers), per_batch, data.mixup)
+    batch_size = max(1, training.batch_size // (segmenter.network.block or 1))
+    loader = TrainingLoader(dataset, batch_size, choose_workers(training.workers), per_batch, data.mixup)
     schedule = Schedule.from_options(training, loader.steps_per_epoch)
     precision = Precision(training.amp, device)
-    validation = Validation(segmenter, slices, val_cases, training.batch_size, precision, answers)
-    of_teacher = None if teacher is None else fingerprint_weights(teacher.network)
-    if answers is not None and with_contents:
-        of_teacher = answers.contents_fingerprint(files)
+    validation = Validation(segmenter, slices, val_cases, training.batch_size, precision)
+    of_answers = answers.contents_fingerprint(files) if answers and with_contents else None
     config = {
         "model": run.model,
         "slices": fingerprint([*names, "", *val_cases]),
@@ -166,9 +156,10 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_cont
         **identity(data),
         "window": None if segmenter.window is None else list(segmenter.window),
         **identity(training),
+        **({"block": segmenter.network.block} if segmenter.network.block else {}),
         "init": init,
         **asdict(schedule),
-        **distillation_config(run.distillation, of_teacher, unlabelled),
+        **distillation_config(run.distillation, teacher, of_answers, unlabelled),
     }
     cases = {"train": sorted({case_of(name)[0] for name in names}), "val": val_cases}
     folder = RunFolder(run.folder, replace(run, data=data).name, config, cases)
@@ -177,6 +168,35 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_cont
     if begun:
         trainer.resume()
     return trainer
+
+
+def make_dataset(
+    run: RunOptions,
+    slices: SliceFolder,
+    names: Sequence[str],
+    segmenter: Segmenter,
+    teacher: Segmenter | None,
+    unlabelled: UnlabelledSlices | None,
+    answers: StoredAnswers | None,
+) -> SliceDataset:
+    """What is trained on: slices with what their teacher takes, such as the block around each, or blocks."""
+    data = run.data
+    arguments = (slices, names, segmenter.frame, data.augment, run.training.seed, segmenter.window, unlabelled)
+    if block := segmenter.network.block:
+        return BlockDataset(*arguments, block=block, with_masks=True)
+    if not run.distillation or teacher is None:
+        return SliceDataset(*arguments, answers)
+    if block := teacher.network.block:
+        return BlockDataset(*arguments, block=block, with_masks=False)
+    with_stored = teacher.teacher().needs_stored
+    if with_stored and data.mixup:
+        raise UserError("--mixup: a teacher of nnU-Net answers for slices as they are stored, not mixed; leave it out")
+    return SliceDataset(*arguments, with_stored=with_stored)
+
+
+def whole_cases(names: Sequence[str], val_cases: Sequence[str]) -> list[str]:
+    """Those that decide a result of blocks, which reach any slice of their case."""
+    return sorted({case_of(name)[0] for name in names} | {*val_cases})
 
 
 def new_segmenter(
@@ -189,9 +209,10 @@ def new_segmenter(
     network, init = build_initialised(
         run.model, slices.label_map.num_classes, run.training.init, teacher.network if teacher else None
     )
+    see_blocks(network, run.model, run.block)
     frame = Frame(Frame.size if run.data.size is None else run.data.size, run.data.crop)
     window = run.data.window or slices.dataset_window
-    network.to(memory_format=torch.channels_last)
+    network.to(memory_format=network.memory_format)
     channel = slices.manifest.channel if slices.manifest else None
     segmenter = Segmenter(
         network,
@@ -246,19 +267,24 @@ def find_unlabelled(
 
 
 def distillation_config(
-    options: DistillationOptions | None, teacher: str | None, unlabelled: UnlabelledSlices | None
+    options: DistillationOptions | None,
+    teacher: Segmenter | None,
+    answers: str | None,
+    unlabelled: UnlabelledSlices | None,
 ) -> dict[str, Any]:
     """What decides a student's result besides data and training; the methods with all their options.
 
-    teacher: the digest of its weights, or of its answers.
+    answers: the digest of a teacher's answers on disk.
     """
     if options is None:
         return {}
+    block = teacher.network.block if teacher else 0
     return {
         "kd": [method.definition() for method in options.methods],
         **identity(options),
         "unlabelled": None if unlabelled is None else fingerprint(unlabelled.names),
-        "teacher": teacher,
+        "teacher": fingerprint_weights(teacher.network) if teacher else answers,
+        **({"block": block} if block else {}),
     }
 
 

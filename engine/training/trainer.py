@@ -101,7 +101,7 @@ class Trainer:
         self.stopwatch = Stopwatch()
         self.interruption = Interruption()
         self.health = Health(task, precision)
-        self.validation_loss = ValidationLoss(task, validation, self.health)
+        self.validation_loss = ValidationLoss(task, loader.dataset, validation, self.health)
         self.deterministic = False
 
     def repeatably(self) -> AbstractContextManager[None]:
@@ -137,7 +137,7 @@ class Trainer:
                     self.term_sums[term] = self.term_sums.get(term, 0) + value.detach()
                 state.step, state.summed = state.step + 1, state.summed + 1
                 self.stopwatch.steps += 1
-                self.stopwatch.lap_slices += len(batch.image)
+                self.stopwatch.lap_slices += batch.slices
 
                 validates = schedule.validates_after(state.step)
                 if validates:

@@ -14,7 +14,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.labelled_cases import LabelledCase, cases_in_slices
-from datasets.slices.answers import StoredAnswers
 from datasets.slices.slice_folder import SliceFolder
 from engine.contours import PREDICTION_COLOUR, TRUTH_COLOUR, draw_contours, grey_picture, montage
 from engine.device import Precision
@@ -40,17 +39,13 @@ class ValidationScores(NamedTuple):
 
 @dataclass(frozen=True)
 class Validation:
-    """Scores every slice of `cases` of a folder of slices with the network in training.
-
-    answers: of a teacher on disk, for the terms of the loss.
-    """
+    """Scores every slice of `cases` of a folder of slices with the network in training."""
 
     segmenter: Segmenter
     slices: SliceFolder
     cases: Sequence[str]
     batch_size: int
     precision: Precision
-    answers: StoredAnswers | None = None
 
     def __call__(self) -> ValidationScores:
         cases = self.labelled_cases("validating")
@@ -76,18 +71,23 @@ class Validation:
         """[3, H, W] in 0..1: of the first cases the largest target slice, and again with truth and prediction drawn."""
         pictures = []
         for image, truth, window in self._largest_slices:
-            plain = grey_picture(image[0], window)
-            predicted = self.segmenter.segment(image, window)[0]
+            plain = grey_picture(image[len(image) // 2], window)
+            predicted = self.segmenter.segment(image, window)[len(image) // 2]
             drawn = draw_contours(draw_contours(plain, truth, TRUTH_COLOUR), predicted, PREDICTION_COLOUR)
             pictures += [plain, drawn]
         return torch.from_numpy(montage(pictures, columns=2)).permute(2, 0, 1) / 255
 
     @cached_property
     def _largest_slices(self) -> list[tuple[NDArray[np.int16], NDArray[np.uint8], tuple[float, float]]]:
-        """Of each case: the image [1, H, W], its class indices [H, W], and its window."""
+        """Of each case: the image [1, H, W], its class indices [H, W], and its window.
+
+        For a volumetric network an odd number of slices, with that one in the middle.
+        """
         chosen = []
         for case in cases_in_slices(self.slices, self.cases[:PICTURES], self.segmenter.window):
             truth = self.segmenter.label_map.encode(case.label)
             index = int((truth > 0).sum(axis=(1, 2)).argmax())
-            chosen.append((case.image[index : index + 1].copy(), truth[index].copy(), case.window))
+            reach = self.segmenter.network.block // 2
+            around = np.arange(index - reach, index + reach + 1).clip(0, len(truth) - 1)
+            chosen.append((case.image[around], truth[index].copy(), case.window))
         return chosen

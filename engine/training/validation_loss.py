@@ -20,9 +20,9 @@ SLICES = 16  # A teacher sees them too, so that all slices would take longer tha
 class ValidationLoss:
     """The mean of each term over the same few slices with the target, evenly spaced over the validation cases."""
 
-    def __init__(self, task: TrainingTask, validation: Validation, health: Health) -> None:
-        """health: of the task, which puts back what a forward pass changes."""
-        self.task, self.validation, self.health = task, validation, health
+    def __init__(self, task: TrainingTask, training: SliceDataset, validation: Validation, health: Health) -> None:
+        """training: what the task is trained on; health: of the task, which puts back what a forward pass changes."""
+        self.task, self.training, self.validation, self.health = task, training, validation, health
 
     def __call__(self) -> dict[str, float]:
         """Term -> mean, and "loss"; the task stays as it is, its memories and random numbers too.
@@ -45,15 +45,7 @@ class ValidationLoss:
     @cached_property
     def _batches(self) -> list[Batch]:
         validation, names = self.validation, self._names()
-        segmenter = validation.segmenter
-        dataset = SliceDataset(
-            validation.slices,
-            names,
-            segmenter.frame,
-            window=segmenter.window,
-            answers=validation.answers,
-            with_stored=self.task.needs_stored,
-        )
+        dataset = self.training.unaugmented(names)
         sizes: dict[torch.Size, list[Sample]] = {}
         for sample in (dataset[0, i] for i in range(len(names))):
             sizes.setdefault(sample[0].shape, []).append(sample)

@@ -10,13 +10,14 @@ from typing import ClassVar
 import pytest
 import torch
 
+from distillation import parse_method, suits
 from distillation.distiller import Distiller
 from distillation.method import Method
 from distillation.segmentation_loss import segmentation_loss
-from distillation.teacher import AnswersInBatch, NetworkTeacher, Teacher
+from distillation.teacher import AnswersInBatch, NetworkTeacher, Teacher, network_teacher
 from networks.contract import STAGES, Features
-from tests.golden.features import random_batch
-from tests.small import TinyNetwork, make_method
+from tests.golden.features import TEACHER, random_batch
+from tests.small import TinyNetwork, TinyVolume, make_method
 from utils.batch import Batch
 from utils.errors import UserError
 
@@ -30,11 +31,12 @@ TASK_TERMS = ("focal", "dice", "loss")
 
 
 def tiny_distiller(method: str, pair: str, classes: int = 2) -> Distiller:
-    """A task that is ready for its first step."""
+    """A task that is ready for its first step; its teacher is volumetric where the method needs that."""
     torch.manual_seed(0)
-    student, teacher = (TinyNetwork(*shape, classes) for shape in PAIRS[pair])
-    task = Distiller(student, NetworkTeacher(teacher), make_method(method, student.channels, teacher.channels))
-    task.prepare([random_batch(classes)])
+    kind = TinyNetwork if suits(parse_method(method), TEACHER) else TinyVolume
+    student, teacher = (make(*shape, classes) for make, shape in zip((TinyNetwork, kind), PAIRS[pair], strict=True))
+    task = Distiller(student, network_teacher(teacher), make_method(method, student.channels, teacher.channels))
+    task.prepare([random_batch(classes, block=teacher.block)])
     return task
 
 
@@ -46,7 +48,7 @@ def teacher_network(task: Distiller) -> TinyNetwork:
 def seeded_terms(task: Distiller, classes: int = 2, images: int = 2) -> dict[str, torch.Tensor]:
     """The terms on one batch; a method's random draws are the same each time."""
     torch.manual_seed(1)
-    return task(random_batch(classes, images))
+    return task(random_batch(classes, images, block=task.teacher.channels.block))
 
 
 def gradients(terms: Iterable[torch.Tensor], network: torch.nn.Module) -> dict[str, torch.Tensor]:

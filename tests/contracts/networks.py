@@ -40,21 +40,28 @@ class StageContract:
     strides: tuple[int, ...] = (2, 4, 8, 16, 32)
     decoder_strides: tuple[int, ...] = ()
 
+    depth: tuple[int, ...] = ()
+    """Slices of the images of a volumetric network."""
+
     def network(self, seed: int = 0) -> SegmentationNetwork:
         return deepcopy(build_once(self.name, seed))
+
+    def images(self, count: int, *size: int) -> torch.Tensor:
+        return torch.randn(count, 1, *self.depth, *size)
 
     def test_stages_have_the_channels_and_strides_that_the_network_says(self) -> None:
         network = self.network().eval()
         expected = Channels(self.encoder, self.decoder, 3, self.strides, self.decoder_strides)
         assert network.channels.stages == expected.stages
         assert network.channels.has_decoder == expected.has_decoder
-        image = torch.randn(2, 1, 64, 96)
+        image = self.images(2, 64, 96)
         with torch.no_grad():
             features = network.features(image)
             assert torch.equal(network(image), features.logits)
         assert len(features.encoder) == 5 and len(features.decoder) == 4
         for name, channels, stride in network.channels.stages:
-            assert features.stage(name).shape == (2, channels, 64 // stride, 96 // stride), name
+            sizes = (side // stride for side in image.shape[2:])
+            assert features.stage(name).shape == (2, channels, *sizes), name
         own = {id(maps) for maps in features.encoder}
         assert all((id(maps) not in own) == network.channels.has_decoder for maps in features.decoder)
 

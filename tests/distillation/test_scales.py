@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -74,7 +75,10 @@ def values(method: Method, change: Change) -> dict[str, float]:
     masks = change(mask)
     batch = Batch(change(image), masks, [""] * len(masks))
     torch.manual_seed(0)
-    terms = deepcopy(method)(*(maps_of(some_features(teacher), change) for teacher in (False, True)), batch)
+    student, teacher = (maps_of(some_features(teacher), change) for teacher in (False, True))
+    if method.volumetric:
+        teacher = teacher._replace(block=maps_of(teacher, lambda maps: maps.unsqueeze(2)))
+    terms = deepcopy(method)(student, teacher, batch)
     return {term: value.item() for term, value in terms.items()}
 
 
@@ -84,7 +88,7 @@ def test_the_same_disagreement_has_the_same_loss(name: str, change: Change, monk
     # CIRKD remembers some pixels of a class and image, drawn at random: here all of them.
     monkeypatch.setattr(cirkd, "NEW_PIXELS", 10**6)
     torch.manual_seed(0)
-    method = make_method(SPECS.get(name, name), STUDENT, TEACHER)
+    method = make_method(SPECS.get(name, name), STUDENT, replace(TEACHER, block=2))
     make_pointwise(method)
     plain, changed = (values(method, each) for each in (lambda maps: maps, change))
     assert any(plain.values())

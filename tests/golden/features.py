@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from networks.contract import Channels, Features
-from utils.batch import Batch
+from utils.batch import Batch, middle
 
 STUDENT = Channels((3, 4, 5, 6, 7), (6, 5, 4, 3), 2)
 TEACHER = Channels((4, 6, 5, 8, 9), (8, 6, 4, 3), 2)
@@ -43,11 +43,17 @@ def equal_channels(channels: int) -> Channels:
     return Channels((channels,) * 5, (channels,) * 4, channels)
 
 
-def random_batch(classes: int = 2, count: int = 2, size: tuple[int, int] = (33, 47)) -> Batch:
+def random_batch(classes: int = 2, count: int = 2, size: tuple[int, int] = (33, 47), block: int = 0) -> Batch:
+    """block: slices around each image, which is the middle one of them; 0: none."""
     draw = torch.Generator().manual_seed(0)
     image = torch.rand(count, 1, *size, generator=draw) * 2 - 1
     mask = torch.randint(0, classes, (count, *size), dtype=torch.uint8, generator=draw)
-    return Batch(image, mask, [str(i) for i in range(count)])
+    batch = Batch(image, mask, [str(i) for i in range(count)])
+    if not block:
+        return batch
+    slices = torch.rand(count, block, *size, generator=draw) * 2 - 1
+    slices[:, middle(block)] = image[:, 0]
+    return batch._replace(block=slices)
 
 
 def rotate_channels(maps: torch.Tensor) -> torch.Tensor:

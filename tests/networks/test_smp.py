@@ -11,7 +11,8 @@ import torch
 
 from networks import build, file_label, network_name
 from networks.contract import Features
-from networks.smp import ARCHITECTURES, assign
+from networks.smp import ARCHITECTURES
+from networks.stages import assign
 from tests.contracts.networks import NetworkContract
 from tests.golden.arrays import array
 from tests.golden.layers import assert_close
