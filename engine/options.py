@@ -222,8 +222,7 @@ class DistillationOptions:
     def __post_init__(self) -> None:
         if not (self.tckpt or self.teacher_probabilities):
             raise UserError(
-                "who is the teacher? give its checkpoint with --tckpt, or its answers on disk with "
-                "--teacher_probabilities"
+                "who is the teacher? one is required: --tckpt CKPT, or its answers on disk, --teacher_probabilities DIR"
             )
         if self.unlabelled_per_batch and not self.unlabelled:
             raise UserError("--unlabelled_per_batch: there are no such slices; name their folder with --unlabelled DIR")
