@@ -7,7 +7,6 @@ aggregated_MAJ_seg.nii.gz. KiTS23 names its files as KiTS19 does.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,9 @@ CYST = 3
 PROBED = 20
 
 
-def find(root: Path, known: Tree | None = None) -> FoundCases:
-    """The cases in `root`, or in the nearest folders below it that hold any (a clone keeps them in data/).
-
-    known: a folder that has been walked, which need not be again.
-    """
-    tree = known if known is not None and known.root == root else scan(root)
+def find(root: Path) -> FoundCases:
+    """The cases in `root`, or in the nearest folders below it that hold any (a clone keeps them in data/)."""
+    tree = scan(root)
     candidates = []
     beside: list[Path] = []
     for folder in _case_folders(tree):
@@ -54,11 +50,10 @@ def find(root: Path, known: Tree | None = None) -> FoundCases:
 
 def layout(root: Path) -> Layout:
     """With the cyst as a label, a task and a class of its own where the data has it, as of KiTS21."""
-    tree = scan(root)
-    lesions = {"tumor": 2} | ({"cyst": CYST} if _has_cysts(tree) else {})
+    lesions = {"tumor": 2} | ({"cyst": CYST} if _has_cysts(scan(root)) else {})
     return Layout(
         name="kits",
-        find=partial(find, known=tree),
+        find=find,
         tasks=organ_and_lesions(lesions),
         labels={0: "background", 1: "kidney"} | {label: name for name, label in lesions.items()},
         window=(-200.0, 300.0),
