@@ -11,15 +11,16 @@ from typing import Any, BinaryIO, cast
 
 from utils.progress import print_note
 
+igzip: Any
+BROKEN_GZIP: tuple[type[Exception], ...]
 try:
     from isal import igzip
     from isal.igzip_lib import IsalError
-
-    # isal's stubs call this class an instance.
-    BROKEN_GZIP: tuple[type[Exception], ...] = (cast(type[Exception], IsalError), zlib.error)
 except ImportError:
-    igzip = None  # type: ignore[assignment]
-    BROKEN_GZIP = (zlib.error,)
+    igzip, BROKEN_GZIP = None, (zlib.error,)
+else:
+    # isal's stubs call this class an instance.
+    BROKEN_GZIP = (cast(type[Exception], IsalError), zlib.error)
 
 
 def open_gzip(path: Path) -> BinaryIO:

@@ -95,5 +95,5 @@ def _holds_cyst(path: Path) -> bool:
 def _is_cyst(slab: NDArray[Any], slope: float, intercept: float) -> NDArray[np.bool_]:
     """Where a stored slab is a cyst; without scaling no number is converted, in a tenth of the time."""
     if slab.dtype.kind in "iu" and (slope, intercept) == (1.0, 0.0):
-        return slab == CYST
-    return np.abs(slab * slope + intercept - CYST) < TOLERANCE
+        return np.asarray(slab == CYST)
+    return np.asarray(np.abs(slab * slope + intercept - CYST) < TOLERANCE)

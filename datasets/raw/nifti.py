@@ -25,6 +25,13 @@ from utils.errors import UserError
 
 # What is wrong in a header is raised or mended; nibabel would print it too.
 SILENT = logging.Logger(__name__, logging.CRITICAL)
+UNREADABLE: tuple[type[Exception], ...] = (
+    OSError,
+    EOFError,
+    ValueError,
+    nib.spatialimages.HeaderDataError,
+    *BROKEN_GZIP,
+)
 SLAB_BYTES = 1 << 21
 # What a processor's cache holds while it is inflated and copied.
 CHUNK_BYTES = 1 << 20
@@ -179,7 +186,7 @@ def open_nifti(path: Path, channel: int | None = None) -> Iterator[Source]:
                 pass  # gzip verifies its checksum only at the end
     except MemoryError:
         raise UserError(f"{path}: does not fit into memory; crop or resample it, or use a larger machine") from None
-    except (OSError, EOFError, *BROKEN_GZIP, nib.spatialimages.HeaderDataError, ValueError) as error:
+    except UNREADABLE as error:
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
         raise UserError(f"{path}: cannot be read as NIfTI ({reason}); copy, unpack or convert it again") from None
 
@@ -216,7 +223,7 @@ def _read_header(stream: BinaryIO, most: int) -> Any:
 
 def _read_into(stream: BinaryIO, array: NDArray[Any]) -> None:
     """Fill a contiguous array."""
-    rest = memoryview(array).cast("B")
+    rest = array.data.cast("B")
     while rest:
         data = _read_exactly(stream, min(len(rest), CHUNK_BYTES))
         rest[: len(data)] = data

@@ -210,7 +210,7 @@ def _cut(folders: OutputFolders, cases: Sequence[Case], workers: int | None) -> 
 
 def _most_workers(jobs: Sequence[CutJob]) -> int:
     """How many processes the cases are worth: none of its own for what this one has cut before another has started."""
-    size = sum(file["size"] for job in jobs for file in job.source.values() if isinstance(file, dict))
+    size = sum(int(file["size"]) for job in jobs for file in job.source.values() if isinstance(file, dict))
     return 1 + size // WORTH_A_PROCESS
 
 
