@@ -50,7 +50,6 @@ def main() -> None:
     refuse_several_processes()
 
     from datasets.raw import open_layout
-    from datasets.slicing.answer_slices import Answers, answer_slices
     from datasets.slicing.slicemaker import find_raw, make_slices
     from engine.provenance import digest_of, write_run_file
 
@@ -59,6 +58,8 @@ def main() -> None:
     label_map = layout.label_map(raw.task)
     answers = None
     if of_teacher.teacher_probabilities:
+        from datasets.slicing.answer_slices import Answers, answer_slices
+
         # Before hours of cutting.
         answers = Answers(of_teacher, find_raw(raw.inpath, layout, options))
     summary = make_slices(raw.inpath, raw.outpath, layout, label_map, options, reading)

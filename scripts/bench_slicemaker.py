@@ -3,7 +3,8 @@
     python scripts/bench_slicemaker.py --inpath RAW --dataset kits [--workers 2] [--repeats 3]
 
 published: one thread per case, volumes as float64, every slice compressed; target: SliceMaker with its defaults;
-all: SliceMaker with --slices all. Peak memory is that of one worker process, or of the one process with the threads.
+all: SliceMaker with --slices all; zlib, isal: nothing but inflating the same files, in as many processes, whose
+start is not timed. Peak memory is that of one worker process, or of the one process with the threads.
 RAW is read once before the first run, so that every variant finds it in the file cache; imports are not timed.
 """
 
@@ -29,6 +30,8 @@ from utils.options import Parser, option
 
 SIZE = 512
 VARIANTS = ("published", "target", "all")
+INFLATING = ("zlib", "isal")
+BLOCK = 1 << 20
 
 
 def run_published(inpath: Path, outpath: Path, dataset: str, task: str, workers: int) -> float:
@@ -81,9 +84,34 @@ def run_slicemaker(inpath: Path, outpath: Path, dataset: str, task: str, workers
     return time.perf_counter() - start
 
 
+def run_inflate(inpath: Path, outpath: Path, dataset: str, task: str, workers: int, library: str) -> float:
+    """Seconds in which the processes inflate all files, by no more than the library: below it SliceMaker can't come."""
+    from datasets.raw import open_layout
+
+    cases = [case for case in open_layout(dataset, inpath).find(inpath) if case.label is not None]
+    files = [path for case in cases for path in (*case.sources, case.label)]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        list(pool.map(time.sleep, [1.0] * workers))
+        start = time.perf_counter()
+        list(pool.map(_inflate, files, [library] * len(files)))
+        return time.perf_counter() - start
+
+
+def _inflate(path: Path, library: str) -> None:
+    import gzip
+
+    from isal import igzip
+
+    with (gzip if library == "zlib" else igzip).open(path, "rb") as file:
+        while file.read(BLOCK):
+            pass
+
+
 def measure(variant: str, *arguments: object) -> tuple[float, float]:
     """Seconds and peak MiB of one run; to be called in a new process, which no earlier run has affected."""
-    function: Callable[..., float] = run_published if variant == "published" else run_slicemaker
+    function: Callable[..., float] = run_inflate if variant in INFLATING else run_slicemaker
+    if variant == "published":
+        function = run_published
     extra = () if variant == "published" else (variant,)
     peaks: dict[str, float] = {}
     ended = threading.Event()
@@ -168,10 +196,10 @@ def main() -> None:
     (options,) = Parser(__doc__).read(BenchOptions)
     for path in options.inpath.rglob("*.nii*"):
         path.read_bytes()
-    results: dict[str, list[tuple[float, float]]] = {variant: [] for variant in VARIANTS}
+    results: dict[str, list[tuple[float, float]]] = {variant: [] for variant in (*VARIANTS, *INFLATING)}
     with tempfile.TemporaryDirectory() as temporary:
         for _ in range(options.repeats):
-            for variant in VARIANTS:
+            for variant in results:
                 folder = Path(temporary) / variant
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
@@ -185,7 +213,7 @@ def main() -> None:
     for variant, runs in results.items():
         seconds = statistics.median(seconds for seconds, _ in runs)
         peak = max(peak for _, peak in runs)
-        print(f"{variant:<10} {seconds:>8.2f} {base / seconds:>6.1f} {counts[variant][0]:>7} {peak:>9.0f}")
+        print(f"{variant:<10} {seconds:>8.2f} {base / seconds:>6.1f} {counts.get(variant, (0,))[0]:>7} {peak:>9.0f}")
     total, resized = counts["all"]
     print(f"contents agree: the same slice numbers; the same pixels and masks in {total - resized} of {total} slices")
     if resized:

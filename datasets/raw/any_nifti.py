@@ -9,13 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from datasets.raw.cases import OTHER_CHANNELS, Candidate, FoundCases, identify
+from datasets.raw.light_nibabel import nib
 from datasets.raw.tree import NO_CHANNEL, nifti_stem, scan, split_channel
 
 EXPECTED = "images as .nii.gz or .nii files"
@@ -130,5 +128,5 @@ def _geometry(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64]]:
     try:
         image: Any = nib.load(path)
         return image.shape, image.affine
-    except (OSError, EOFError, ValueError, HeaderDataError, ImageFileError):
+    except (OSError, EOFError, ValueError, nib.spatialimages.HeaderDataError, nib.filebasedimages.ImageFileError):
         return (), np.zeros((4, 4))

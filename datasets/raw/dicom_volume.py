@@ -27,7 +27,7 @@ from datasets.raw.dicom_series import MULTI_FRAME
 from datasets.raw.dicom_stack import DIRECTION, SPACING, check_stack
 from datasets.raw.intensities import INT16
 from datasets.raw.layout import Case
-from datasets.raw.nifti import Source
+from datasets.raw.nifti import SLAB_BYTES, Source
 from utils.errors import UserError
 
 INSTALL = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or unpack it with gdcmconv --raw"
@@ -73,7 +73,7 @@ class SeriesSource(Source):
     def dtype(self) -> np.dtype[Any]:
         return self.voxels.dtype
 
-    def _slabs(self) -> Iterator[tuple[int, NDArray[Any]]]:
+    def slabs(self, most: int = SLAB_BYTES, memory: NDArray[Any] | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
         yield 0, self.voxels
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.raw.light_nibabel import nib
 from datasets.raw.nifti import Orientation, Source
 from utils.errors import UserError
 

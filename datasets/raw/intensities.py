@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.raw.turning import planes_in_memory
 from utils.errors import UserError
 
 INT16 = np.iinfo(np.int16)
@@ -147,10 +148,10 @@ def to_int16(
 
 
 def level_counts(image: NDArray[np.int16]) -> NDArray[np.int64]:
-    """How often each of the values -32768 to 32767 occurs: [65536]; `image` is read plane by plane."""
+    """How often each of the values -32768 to 32767 occurs: [65536]; `image` is [Z, Y, X], in any order in memory."""
     counts = np.zeros(LEVELS, np.int64)
-    for plane in image:
-        counts += np.bincount(np.ascontiguousarray(plane).view(np.uint16).ravel(), minlength=LEVELS)
+    for plane in planes_in_memory(image):
+        counts += np.bincount(plane.view(np.uint16).ravel(), minlength=LEVELS)
     return np.roll(counts, LEVELS // 2)
 
 

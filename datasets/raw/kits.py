@@ -17,7 +17,7 @@ from datasets.labels import organ_and_lesions
 from datasets.raw.cases import Candidate, FoundCases, identify
 from datasets.raw.label_values import TOLERANCE
 from datasets.raw.layout import Layout
-from datasets.raw.nifti import Orientation, open_nifti
+from datasets.raw.nifti import open_nifti
 from datasets.raw.tree import EMPTY, Tree, is_fetched, nifti_stem, scan
 from utils.errors import UserError
 
@@ -79,23 +79,16 @@ def _has_cysts(tree: Tree) -> bool:
 
 
 def _holds_cyst(path: Path) -> bool:
-    """Slab by slab, and no further than the first cyst."""
+    """Slab by slab, and looking no further than the first cyst."""
     try:
         with open_nifti(path) as source:
-            slope, intercept = source.scaling
-
-            def look(slab: NDArray[Any]) -> NDArray[Any]:
-                if (np.abs(slab * slope + intercept - CYST) < TOLERANCE).any():
-                    raise _CystFoundError
-                return np.zeros((1, 1, 1), np.uint8)
-
-            source.load(np.uint8, Orientation.of(source.affine), look)
-    except _CystFoundError:
-        return True
+            return any(_is_cyst(slab, *source.scaling).any() for _, slab in source.slabs())
     except UserError:
-        pass  # reading the case will say what is wrong with it
-    return False
+        return False  # reading the case will say what is wrong with it
 
 
-class _CystFoundError(Exception):
-    """Ends the reading of a segmentation."""
+def _is_cyst(slab: NDArray[Any], slope: float, intercept: float) -> NDArray[np.bool_]:
+    """Where a stored slab is a cyst; without scaling no number is converted, in a tenth of the time."""
+    if slab.dtype.kind in "iu" and (slope, intercept) == (1.0, 0.0):
+        return np.asarray(slab == CYST)
+    return np.asarray(np.abs(slab * slope + intercept - CYST) < TOLERANCE)

@@ -32,7 +32,7 @@ def read_label(
         nonlocal furthest, example
         with np.errstate(invalid="ignore", over="ignore"):
             values = slab if (slope, intercept) == (1.0, 0.0) else slab * slope + intercept
-            label = values.astype(np.uint8)
+            label = values.astype(np.uint8, copy=False)
             if values.dtype == np.uint8 or np.array_equal(label, values):
                 return label
             label = np.rint(values).astype(np.uint8)
@@ -43,7 +43,7 @@ def read_label(
             furthest, example = float(apart.max()), float(values.ravel()[apart.argmax()])
         return label
 
-    label: NDArray[np.uint8] = source.load(np.uint8, orientation, convert)
+    label: NDArray[np.uint8] = source.load(np.uint8, orientation, convert, sparse=True)
     if int(label.max()) >= len(allowed) or allowed != frozenset(range(len(allowed))):
         unknown = {int(value) for plane in label for value in np.flatnonzero(np.bincount(plane.ravel()))} - allowed
         if unknown:

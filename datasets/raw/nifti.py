@@ -13,22 +13,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
-import nibabel as nib
 import numpy as np
-from isal import igzip
-from isal.igzip_lib import IsalError
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
+from datasets.raw.gzipped import BROKEN_GZIP, open_gzip
+from datasets.raw.light_nibabel import nib
+from datasets.raw.turning import copy_turned
 from utils.errors import UserError
 
-# isal's stubs call this class an instance.
-BROKEN_GZIP = cast(type[Exception], IsalError)
 # What is wrong in a header is raised or mended; nibabel would print it too.
 SILENT = logging.Logger(__name__, logging.CRITICAL)
+UNREADABLE: tuple[type[Exception], ...] = (
+    OSError,
+    EOFError,
+    ValueError,
+    nib.spatialimages.HeaderDataError,
+    *BROKEN_GZIP,
+)
 SLAB_BYTES = 1 << 21
+# What a processor's cache holds while it is inflated and copied.
+CHUNK_BYTES = 1 << 20
+# Of files whose slowest axis is not z: a slab gives each row of a slice only as many voxels as it has planes.
+TURNED_SLAB_BYTES = 1 << 25
 # The most bytes that one byte of deflate stands for.
 DEFLATE_RATIO = 1032
 # World axis (RAS) -> (array axis, direction): x to the left, y to posterior, z to superior.
@@ -94,7 +102,7 @@ class Source:
                     if affine is not None:
                         Orientation.of(affine)
                         forms[name] = np.asarray(affine, np.float64)
-            except (HeaderDataError, ValueError):
+            except (nib.spatialimages.HeaderDataError, ValueError):
                 pass  # A damaged form that is used is an error already.
         return forms
 
@@ -110,30 +118,42 @@ class Source:
         orientation: Orientation,
         convert: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
         arrived: Callable[[NDArray[Any], slice], None] | None = None,
+        *,
+        sparse: bool = False,
+        as_stored: bool = False,
     ) -> NDArray[Any]:
         """The volume [Z, Y, X] as `dtype`; `convert` is applied to one slab at a time.
 
         arrived: where the file's last axis is z, gets the volume and those slices of it that have just been read.
+        sparse: most of it is zero; as_stored: it may be a view of an array in the file's order, which saves turning it.
         """
-        volume = np.empty(orientation.to_zyx(self.shape), dtype)
+        new = np.zeros if sparse else np.empty
+        stored = new(self.shape, dtype, order="F") if as_stored else None
+        volume = new(orientation.to_zyx(self.shape), dtype) if stored is None else orientation.array_view(stored)
         view = orientation.file_view(volume)
-        for start, slab in self._slabs():
+        z_is_last = orientation.axes[2] == 0
+        in_place = stored if convert is None and np.dtype(dtype) == self.dtype else None
+        for start, slab in self.slabs(SLAB_BYTES if z_is_last or as_stored else TURNED_SLAB_BYTES, in_place):
             stop = start + slab.shape[2]
-            view[:, :, start:stop] = slab if convert is None else convert(slab)
-            if arrived is not None and orientation.axes[2] == 0:
+            if not np.may_share_memory(view, slab):
+                copy_turned(view[:, :, start:stop], slab if convert is None else convert(slab), sparse=sparse)
+            if arrived is not None and z_is_last:
                 upwards = orientation.directions[2] > 0
                 arrived(volume, slice(start, stop) if upwards else slice(len(volume) - stop, len(volume) - start))
         return volume
 
-    def _slabs(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Slabs [n0, n1, k] along the file's last (slowest) axis, each with its start index."""
+    def slabs(self, most: int = SLAB_BYTES, memory: NDArray[Any] | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Slabs [n0, n1, k] of `most` bytes along the file's last (slowest) axis, as stored, each with its start index.
+
+        memory: an array in the file's order and type to read them into; else each is gone with the next.
+        """
         n0, n1, n2 = self.shape
-        plane = n0 * n1 * self.dtype.itemsize
-        step = max(1, SLAB_BYTES // plane)
+        step = min(n2, max(1, most // (n0 * n1 * self.dtype.itemsize)))
+        planes = np.empty((step, n1, n0), self.dtype) if memory is None else memory.T
         for start in range(0, n2, step):
-            count = min(step, n2 - start)
-            data = _read_exactly(self.stream, plane * count)
-            yield start, np.frombuffer(data, self.dtype).reshape((n0, n1, count), order="F")
+            first, count = 0 if memory is None else start, min(step, n2 - start)
+            _read_into(self.stream, planes[first : first + count])
+            yield start, planes[first : first + count].T
 
 
 @contextmanager
@@ -166,30 +186,21 @@ def open_nifti(path: Path, channel: int | None = None) -> Iterator[Source]:
                 pass  # gzip verifies its checksum only at the end
     except MemoryError:
         raise UserError(f"{path}: does not fit into memory; crop or resample it, or use a larger machine") from None
-    except (OSError, EOFError, BROKEN_GZIP, HeaderDataError, ValueError) as error:
+    except UNREADABLE as error:
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
         raise UserError(f"{path}: cannot be read as NIfTI ({reason}); copy, unpack or convert it again") from None
-
-
-def copy_by_rows(target: NDArray[Any], source: NDArray[Any]) -> None:
-    """target[:] = source, both [Z, Y, X], in a sixth of the time where their axes lie in memory in another order.
-
-    Planes of a power of two apart share the few places that a processor's cache has for them.
-    """
-    for row in range(source.shape[1]):
-        target[:, row] = np.ascontiguousarray(source[:, row])
 
 
 def _decompressed(path: Path) -> tuple[BinaryIO, int]:
     """The uncompressed bytes, and how many these are at most.
 
-    gzip (isal needs half the time of zlib) is recognised by its first two bytes.
+    gzip is recognised by its first two bytes.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
     if compressed:
-        return cast(BinaryIO, igzip.open(path, "rb")), size * DEFLATE_RATIO
+        return open_gzip(path), size * DEFLATE_RATIO
     return path.open("rb"), size
 
 
@@ -208,6 +219,15 @@ def _read_header(stream: BinaryIO, most: int) -> Any:
     header = kind.from_fileobj(io.BytesIO(start + extensions), check=False)
     header.check_fix(SILENT)
     return header
+
+
+def _read_into(stream: BinaryIO, array: NDArray[Any]) -> None:
+    """Fill a contiguous array."""
+    rest = array.data.cast("B")
+    while rest:
+        data = _read_exactly(stream, min(len(rest), CHUNK_BYTES))
+        rest[: len(data)] = data
+        rest = rest[len(data) :]
 
 
 def _read_exactly(stream: BinaryIO, count: int) -> bytes:

@@ -8,22 +8,23 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-import nibabel as nib
 import numpy as np
-from isal import igzip
 from numpy.typing import NDArray
 
 from datasets.raw.geometry import codes, form_notes, image_notes, place_label
+from datasets.raw.gzipped import compressing
 from datasets.raw.hounsfield import check_hounsfield, looks_like_hounsfield, refuse_modality
 from datasets.raw.intensities import Scaled, fill_non_finite, level_counts, to_int16
 from datasets.raw.label_values import read_label
 from datasets.raw.layout import Case
-from datasets.raw.nifti import Orientation, Source, copy_by_rows, open_nifti
+from datasets.raw.light_nibabel import nib
+from datasets.raw.nifti import Orientation, Source, open_nifti
 from datasets.raw.options import AS_IT_SHOULD_BE, IntensityOptions, ReadingOptions
 from datasets.raw.segments import SegmentCode
 from datasets.raw.tree import nifti_stem
+from datasets.raw.turning import copy_turned
 from utils.errors import UserError
 from utils.files import atomic_write, write_bytes
 from utils.stored_as import StoredAs
@@ -74,12 +75,14 @@ def read_volume(
     reading: IntensityOptions = AS_IT_SHOULD_BE,
     segments: Mapping[int, SegmentCode] | None = None,
     arrived: Callable[[Volume, slice], None] | None = None,
+    as_stored: bool = False,
 ) -> Volume:
     """Read a case; UserError if a file is unreadable, the two do not fit, or a label is not in `labels`.
 
     hounsfield: whether it should be CT, None where nobody knows; UserError if the intensities of CT can't be HU, unless
     `reading` allows that. segments: what a DICOM SEG calls the labels. arrived: gets the slices along z that have just
     been read, and the volume so far, unchecked and without notes; nothing where it can't be read slice by slice.
+    as_stored: the image may stay in the file's order in memory, for whoever takes its slices by `pick_slices`.
     """
     if hounsfield and not reading.any_intensity:
         refuse_modality(case)
@@ -90,7 +93,9 @@ def read_volume(
             if arrived is not None:
                 arrived(_volume(case, source, orientation, image), part)
 
-        image, scale, shift, notes = _read_image(source, orientation, bool(hounsfield), reading.any_intensity, tell)
+        image, scale, shift, notes = _read_image(
+            source, orientation, bool(hounsfield), reading.any_intensity, tell, as_stored
+        )
     notes = image_notes(source) + notes
     label, choice = None, None
     if with_label and case.label is not None:
@@ -121,7 +126,7 @@ class LabelFile:
         of_file = tuple(shape[axis] for axis in self.orientation.axes)
         self.voxels = None if self.orientation.axes[2] == 0 else np.empty(of_file, np.uint8, order="F")
         self.content = io.BytesIO()
-        self.stream: Any = _compressing(self.content) if is_compressed(path) else self.content
+        self.stream: Any = compressing(self.content) if is_compressed(path) else self.content
         header = nifti_image(np.broadcast_to(np.uint8(0), of_file), volume).header
         header.set_slope_inter(1, 0)  # nibabel takes them out of an image's header, to put them in when it writes.
         header.write_to(self.stream)
@@ -132,7 +137,7 @@ class LabelFile:
         if self.voxels is None:
             self._write_planes(self.orientation.file_view(labels))
         else:
-            copy_by_rows(self.orientation.array_view(self.voxels)[part], labels)
+            copy_turned(self.orientation.array_view(self.voxels)[part], labels)
 
     def save(self) -> None:
         """Write the file, after all labels were added."""
@@ -161,7 +166,7 @@ def write_nifti(path: Path, voxels: NDArray[Any], volume: Volume) -> None:
         if not is_compressed(path):
             image.to_stream(file)
             return
-        with _compressing(file) as stream:
+        with compressing(file) as stream:
             image.to_stream(stream)
 
 
@@ -184,11 +189,6 @@ def nifti_image(voxels: NDArray[Any], volume: Volume) -> Any:
     header.extensions.clear()
     kind: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     return kind(voxels, volume.affine, header)
-
-
-def _compressing(file: BinaryIO) -> Any:
-    """gzip, in an eighth of the time that nibabel takes, with which a small network could not keep up."""
-    return igzip.IGzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0)
 
 
 def _volume(case: Case, source: Source, orientation: Orientation, image: NDArray[np.int16]) -> Volume:
@@ -224,10 +224,11 @@ def _read_image(
     hounsfield: bool,
     any_intensity: bool,
     arrived: Callable[[NDArray[np.int16], slice], None],
+    as_stored: bool,
 ) -> tuple[NDArray[np.int16], float, float, list[str]]:
     """The image as int16, the scale and shift that restore its physical values, and notes."""
     if source.scaling == (1.0, 0.0) and np.can_cast(source.dtype, np.int16):
-        return source.load(np.int16, orientation, arrived=arrived), 1.0, 0.0, []
+        return source.load(np.int16, orientation, arrived=arrived, as_stored=as_stored), 1.0, 0.0, []
     raw = source.load(source.dtype.newbyteorder("="), orientation)
     filled = fill_non_finite(raw, source.path, any_intensity)
     image, scale, shift, notes = to_int16(Scaled(raw, *source.scaling), source.path, hounsfield, any_intensity)

@@ -18,6 +18,7 @@ from datasets.raw.intensities import percentiles
 from datasets.raw.layout import Case
 from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
 from datasets.raw.segments import SegmentCode
+from datasets.raw.turning import pick_slices
 from datasets.raw.volume import read_volume
 from datasets.slices.digests import slice_digest
 from datasets.slices.manifest import CutOptions, ManifestCase, TaskSlices
@@ -78,7 +79,12 @@ def cut_case(job: CutJob) -> ManifestCase | UserError:
     """
     try:
         volume = read_volume(
-            job.case, job.labels, hounsfield=job.hounsfield, reading=job.reading, segments=job.segments
+            job.case,
+            job.labels,
+            hounsfield=job.hounsfield,
+            reading=job.reading,
+            segments=job.segments,
+            as_stored=True,
         )
     except UserError as error:
         return error
@@ -105,16 +111,17 @@ def cut_case(job: CutJob) -> ManifestCase | UserError:
     numbered = [(int(index), mask) for index, mask in zip(volume.slices, masks, strict=True)]
     not_empty = [(index, mask) for index, mask in numbered if mask is not None and mask.any()]
     for name, (label_map, options) in job.tasks.items():
-        target = [index for index, mask in not_empty if label_map.target(mask).any()]
+        target = [index for index, mask in not_empty if label_map.has_target(mask)]
         entry.tasks[name] = choose_slices(target, order, options, job.split)
     missing = entry.written_slices - job.on_disk
+    places = [place for place, index in enumerate(volume.slices) if int(index) in missing]
     paths: list[Path] = []
     try:
-        for index, ct, mask in zip(volume.slices, volume.image, masks, strict=True):
-            if int(index) in missing:
-                paths.append(job.folder / slice_name(job.case.name, int(index)))
-                write_slice(paths[-1], ct, mask)
-                entry.digests[int(index)] = slice_digest(paths[-1])
+        for place, ct in zip(places, pick_slices(volume.image, places), strict=True):
+            index = int(volume.slices[place])
+            paths.append(job.folder / slice_name(job.case.name, index))
+            write_slice(paths[-1], ct, masks[place])
+            entry.digests[index] = slice_digest(paths[-1])
     except UserError:
         for path in paths:
             path.unlink(missing_ok=True)

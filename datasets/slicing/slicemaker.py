@@ -12,7 +12,7 @@ from datasets.raw.find_cases import find_cases, find_labelled
 from datasets.raw.layout import Case, Layout
 from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
 from datasets.slices.manifest import CutOptions, Manifest
-from datasets.slicing.cut_case import cut_case
+from datasets.slicing.cut_case import CutJob, cut_case
 from datasets.slicing.options import UNLABELLED_SHARE, SliceMakerOptions
 from datasets.slicing.output_folders import OutputFolders
 from datasets.slicing.summary import SliceMakerSummary, UnlabelledSummary, split_origin
@@ -30,6 +30,9 @@ from utils.cores import usable_cores
 from utils.errors import UserError
 from utils.parallel import run_in_processes
 from utils.progress import progress
+
+# Bytes of files, which are cut in the second that it takes to start one.
+WORTH_A_PROCESS = 1 << 25
 
 
 def make_slices(
@@ -191,7 +194,7 @@ def _cut(folders: OutputFolders, cases: Sequence[Case], workers: int | None) -> 
     jobs = folders.jobs(cases)
     cut = Cut()
     errors: dict[str, str] = {}
-    results = run_in_processes(cut_case, jobs, workers or usable_cores())
+    results = run_in_processes(cut_case, jobs, min(workers or usable_cores(), _most_workers(jobs)))
     bar = progress(results, "cutting", total=len(jobs), unit="case")
     for job, entry in bar:
         if isinstance(entry, UserError):
@@ -203,6 +206,12 @@ def _cut(folders: OutputFolders, cases: Sequence[Case], workers: int | None) -> 
         bar.set_postfix_str(f"{cut.new / max(bar.format_dict['elapsed'], 1e-3):.0f} slices/s", refresh=False)
     in_order = {case.name: errors[case.name] for case in cases if case.name in errors}
     return cut, in_order
+
+
+def _most_workers(jobs: Sequence[CutJob]) -> int:
+    """How many processes the cases are worth: none of its own for what this one has cut before another has started."""
+    size = sum(int(file["size"]) for job in jobs for file in job.source.values() if isinstance(file, dict))
+    return 1 + size // WORTH_A_PROCESS
 
 
 def _refuse_missing_cases(folders: OutputFolders, names: Sequence[str]) -> None:

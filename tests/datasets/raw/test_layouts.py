@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ import pytest
 from datasets.raw import LAYOUTS, open_layout
 from datasets.raw.find_cases import find_cases
 from datasets.raw.layout import Layout
-from datasets.raw.nifti import Orientation, Source
+from datasets.raw.nifti import Source
 from tests.contracts.layouts import IMAGE, LABEL, LayoutContract
 from tests.data import KITS, LITS, kits_case, save
 from utils.errors import UserError
@@ -216,12 +217,14 @@ def test_cysts_are_looked_for_slab_by_slab_and_not_to_predict(tmp_path: Path, mo
     label = np.zeros((40, 256, 256), np.uint8)
     label[0] = 3
     save(label, kits_case(tmp_path, 0) / "segmentation.nii.gz", LITS)
-    load, slabs = Source.load, []
+    read, slabs = Source.slabs, []
 
-    def watched(source: Source, dtype: Any, orientation: Orientation, convert: Any) -> Any:
-        return load(source, dtype, orientation, lambda slab: slabs.append(slab.shape[2]) or convert(slab))
+    def watched(source: Source) -> Iterator[tuple[int, Any]]:
+        for start, slab in read(source):
+            slabs.append(slab.shape[2])
+            yield start, slab
 
-    monkeypatch.setattr(Source, "load", watched)
+    monkeypatch.setattr(Source, "slabs", watched)
     assert "cyst" in open_layout("kits", tmp_path).tasks
     assert len(slabs) == 1 and slabs[0] < 40
     assert len(find_cases(tmp_path, "kits")) == 1 and len(slabs) == 1

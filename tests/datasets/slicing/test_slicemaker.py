@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from datasets.slicing import slicemaker
 from datasets.slicing.options import RawOptions, SliceMakerOptions
 from datasets.slicing.summary import SliceMakerSummary
 from datasets.splits import load_split, split_cases
@@ -22,6 +23,7 @@ from tests.datasets.slicing.cutting import make, on_disk
 from tests.paths import ROOT
 from utils.errors import UserError
 from utils.options import Parser
+from utils.parallel import run_in_processes
 
 ALL, TARGET = set(range(8)), {5, 6}
 
@@ -301,12 +303,31 @@ def test_the_summary_lists_what_is_no_error(raw: Path) -> None:
     assert "note: case 00001: as if 1024 had been added to HU" in text
 
 
-def test_several_processes_write_the_same(raw: Path) -> None:
+def test_several_processes_write_the_same(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slicemaker, "WORTH_A_PROCESS", 1)
     make(raw, seed=3)
     alone = {path.name: path.read_bytes() for path in (raw.parent / "out").iterdir()}
     shutil.rmtree(raw.parent / "out")
     make(raw, seed=3, workers=2)
     assert {path.name: path.read_bytes() for path in (raw.parent / "out").iterdir()} == alone
+
+
+def test_few_bytes_are_not_worth_another_process(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def alone(function: Any, jobs: Any, workers: int) -> Any:
+        asked.append(workers)
+        return run_in_processes(function, jobs, 1)
+
+    monkeypatch.setattr(slicemaker, "run_in_processes", alone)
+    make(raw, workers=3)
+    size = sum(path.stat().st_size for path in raw.rglob("*.nii.gz"))
+    for share, expected in ((1.5, 1), (0.6, 2), (0.01, 3)):
+        shutil.rmtree(raw.parent / "out")
+        monkeypatch.setattr(slicemaker, "WORTH_A_PROCESS", int(size * share))
+        make(raw, workers=3)
+        assert asked.pop() == expected
+    assert asked == [1]
 
 
 def test_the_command_line(raw: Path) -> None:
@@ -322,6 +343,6 @@ def test_the_command_line(raw: Path) -> None:
     assert bad.stderr == "error: there is no kits task 'spleen': choose one of organ, tumor, all\n"
 
 
-def test_workers_start_without_torch() -> None:
-    code = "import sys, datasets.slicing.cut_case; sys.exit('torch' in sys.modules)"
+def test_workers_start_without_torch_and_pydicom() -> None:
+    code = "import sys, datasets.slicing.cut_case; sys.exit(bool({'torch', 'pydicom'} & sys.modules.keys()))"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

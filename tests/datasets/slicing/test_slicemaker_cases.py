@@ -16,6 +16,7 @@ from datasets.raw import open_layout
 from datasets.raw.layout import Layout
 from datasets.raw.options import ReadingOptions
 from datasets.slices.slice_folder import SliceFolder
+from datasets.slicing import slicemaker
 from datasets.slicing.options import SliceMakerOptions
 from datasets.slicing.slicemaker import make_slices
 from datasets.splits import load_split
@@ -36,7 +37,10 @@ class TestUnusableCases:
         return raw
 
     @pytest.mark.parametrize("workers", [1, 2])
-    def test_are_named_and_nothing_can_be_trained_on(self, damaged: Path, workers: int) -> None:
+    def test_are_named_and_nothing_can_be_trained_on(
+        self, damaged: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(slicemaker, "WORTH_A_PROCESS", 1)
         with pytest.raises(UserError, match=r"raw: 2 cases cannot be used: .*case_00001/.*; .*case_00003/"):
             make(damaged, workers=workers)
         assert not list((damaged.parent / "out").glob("*.npy"))
