@@ -33,6 +33,7 @@ class SliceCache:
         self.values = torch.empty(count, 1, side, side, dtype=torch.int16, device=device)
         self.maps = torch.empty(count, 2, device=device)
         self.mask = torch.empty(count, side, side, dtype=torch.uint8, device=device)
+        self._threads = ThreadPoolExecutor(min(THREADS, usable_cores()))
         self.cases: dict[int, str] = {}
         """Of those that are here, by their places."""
 
@@ -51,8 +52,7 @@ class SliceCache:
     def _read(self, missing: dict[int, Item]) -> None:
         if not missing:
             return
-        with ThreadPoolExecutor(min(THREADS, usable_cores(), len(missing))) as threads:
-            read = Framed.joined(list(threads.map(self.dataset.framed, missing.values())))
+        read = Framed.joined(list(self._threads.map(self.dataset.framed, missing.values())))
         places = sent(torch.tensor([*missing]), self.device)
         for kept, new in ((self.values, read.values), (self.maps, read.maps), (self.mask, read.mask)):
             kept.index_copy_(0, places, sent(new, self.device))
