@@ -40,7 +40,8 @@ class SliceCache:
     def load(self, items: Sequence[Item]) -> Framed:
         """What `SliceDataset.load` gives, on the cache's device."""
         places = [self._place(i) for _, i in items]
-        self._read({place: item for place, item in zip(places, items, strict=True) if place not in self.cases})
+        missing = {place: item for place, item in zip(places, items, strict=True) if place not in self.cases}
+        list(self._threads.map(self._read, missing, missing.values()))  # The list raises what a thread raised.
         chosen = sent(torch.tensor(places), self.device)
         values, maps, mask = (each.index_select(0, chosen) for each in (self.values, self.maps, self.mask))
         return Framed(values, maps, mask, [self.cases[place] for place in places])
@@ -49,14 +50,13 @@ class SliceCache:
         labelled = len(self.dataset)
         return i if i < labelled else labelled + (i - labelled) % len(self.dataset.unlabelled or ())
 
-    def _read(self, missing: dict[int, Item]) -> None:
-        if not missing:
-            return
-        read = Framed.joined(list(self._threads.map(self.dataset.framed, missing.values())))
-        places = sent(torch.tensor([*missing]), self.device)
-        for kept, new in ((self.values, read.values), (self.maps, read.maps), (self.mask, read.mask)):
-            kept.index_copy_(0, places, sent(new, self.device))
-        self.cases.update(zip(missing, read.cases, strict=True))
+    def _read(self, place: int, item: Item) -> None:
+        read = self.dataset.framed(item)
+        # Not as a batch, which would be copied once more.
+        self.values[place].copy_(read.values[0])
+        self.maps[place].copy_(read.maps[0])
+        self.mask[place].copy_(read.mask[0])
+        (self.cases[place],) = read.cases
 
 
 def slots(dataset: SliceDataset) -> int:

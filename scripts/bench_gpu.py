@@ -47,7 +47,7 @@ def main() -> None:
     device = choose_device(options.device)
     short = options.short or device.type != "cuda"
     with tempfile.TemporaryDirectory() as folder:
-        slices = write_noise(Path(folder, "slices"), 64 if short else 384, SHORT_COUNT if short else COUNT, 2)
+        slices = write_noise(Path(folder, "slices"), 32 if short else 384, SHORT_COUNT if short else COUNT, 2)
         setting = Setting(device, short, slices, Path(folder, "runs"))
         rows = carry_out(setting, options.outpath, options.parts or tuple(PARTS))
     failed = [row.name for row in rows if row.outcome == "failed"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.device import environment
 from engine.gpu_check import correctness, timings
-from engine.gpu_check.setting import Row, Setting
+from engine.gpu_check.setting import BATCHES, Row, Setting
 from utils.errors import UserError
 from utils.files import read_json, write_json, write_text
 from utils.progress import print_line
@@ -24,7 +24,7 @@ PARTS: dict[str, Callable[[Setting], list[Row]]] = {
     "cache": correctness.cache,
     "export": correctness.exporting,
     "methods": correctness.methods,
-    **{f"speed_{batch}": partial(timings.speed, batch_size=batch) for batch in (8, 16, 64)},
+    **{f"speed_{batch}": partial(timings.speed, batch=batch) for batch in BATCHES},
     "hlfd": timings.hlfd,
     "unet": timings.unet,
     "idle": timings.idle,

@@ -47,7 +47,7 @@ class Published:
         self.precision.scaler.scale(loss).backward()
         self.precision.scaler.step(self.optimizer)
         self.precision.scaler.update()
-        return float(loss)
+        return float(loss.detach())
 
 
 def loaded(slices: SliceDataset, batch_size: int, workers: int) -> Iterator[Batch]:

@@ -14,6 +14,8 @@ from engine.options import Cache, DataOptions, DistillationOptions, RunOptions, 
 Outcome = Literal["passed", "failed", "skipped", "measured"]
 Amp = Literal["off", "bf16", "fp16"]
 NO_GPU = "needs a CUDA device"
+BATCHES = {8: 2, 16: 3, 64: 4}
+"""Slices in the batches that are timed, and how many there are in the short form."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,11 @@ class Setting:
     @property
     def size(self) -> int:
         """Pixels a side that networks see."""
-        return 64 if self.short else 384
+        return 32 if self.short else 384
+
+    def batch(self, size: int) -> int:
+        """Of `BATCHES`."""
+        return BATCHES[size] if self.short else size
 
     @property
     def amps(self) -> tuple[Amp, ...]:

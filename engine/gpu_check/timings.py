@@ -15,7 +15,7 @@ from distillation import parse_method
 from engine.cost import measure_in_turns, parameters_and_macs
 from engine.device import choose_workers
 from engine.gpu_check.published import Published, loaded
-from engine.gpu_check.setting import Row, Setting
+from engine.gpu_check.setting import BATCHES, Row, Setting
 from engine.options import DistillationOptions
 from engine.segmenter import Segmenter
 from engine.training.run import make_trainer, new_segmenter
@@ -23,7 +23,7 @@ from engine.training.timed_step import BASELINE, TimedStep, steps_beside_baselin
 from engine.training.trainer import Trainer
 from utils.batch import Batch
 
-MODEL, STUDENT = "raunet", "resnet_18"
+MODEL, STUDENT, U_NET = "raunet", "resnet_18", "unet"
 BACKWARD = 3
 """A step takes the operations of a forward pass so many times."""
 FASTER = 2.5
@@ -34,8 +34,12 @@ PUBLISHED_RATE = 856
 PUBLISHED_SIZE = (192, 160)
 
 
-def speed(setting: Setting, batch_size: int) -> list[Row]:
-    """Slices a second in training, of ours and of the published way, and the share of the peak of matrix products."""
+def speed(setting: Setting, batch: int) -> list[Row]:
+    """Slices a second in training, of ours and of the published way, and the share of the peak of matrix products.
+
+    batch: of `BATCHES`.
+    """
+    batch_size = setting.batch(batch)
     run = setting.run(f"speed_{batch_size}", MODEL, setting.amp, batch_size, augment="paper", cache="device")
     trainer = make_trainer(run, with_contents=False)
     dataset = trainer.loader.dataset
@@ -75,7 +79,7 @@ def hlfd(setting: Setting) -> list[Row]:
     teacher: Segmenter = new_segmenter(setting.run("teacher", MODEL, "off"), setting.slices)[0]
     teacher.network.to(setting.device).eval()
     rows = []
-    for batch_size in (2,) if setting.short else (8, 16, 64):
+    for batch_size in map(setting.batch, BATCHES):
         run = setting.run("hlfd", STUDENT, setting.amp, batch_size)
         distillation = DistillationOptions(setting.scratch / "teacher.ckpt", methods=(parse_method("hlfd"),))
         steps = steps_beside_baseline(run, setting.size, teacher, {"hlfd": distillation})
@@ -89,10 +93,10 @@ def hlfd(setting: Setting) -> list[Row]:
 
 def unet(setting: Setting) -> list[Row]:
     """A 2D U-Net at the size of the one published figure of training speed."""
-    height, width = (48, 32) if setting.short else PUBLISHED_SIZE
+    height, width = (32, 16) if setting.short else PUBLISHED_SIZE
     rows = []
-    for batch_size in (2,) if setting.short else (16, 64):
-        timed = TimedStep(setting.run("unet", "unet", setting.amp, 2))
+    for batch_size in map(setting.batch, (16, 64)):
+        timed = TimedStep(setting.run("unet", U_NET, setting.amp))
         image = torch.rand(batch_size, 1, height, width, device=setting.device) * 2 - 1
         mask = (image[:, 0] > 0).to(torch.uint8)
         batch = Batch(image, mask, ["noise"] * batch_size)
