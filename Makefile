@@ -1,9 +1,10 @@
-# make install | demo | test | lint | audit.  VENV=dir chooses the virtual environment, SHORT=1 the short demo.
+# make install | demo | gpu | test | lint | audit.  VENV=dir chooses the virtual environment, SHORT=1 the short demo,
+# ARGS="--parts amp cache" what more is told to `make gpu`.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: install demo test lint audit
+.PHONY: install demo gpu test lint audit
 
 install: $(VENV)/installed
 
@@ -14,6 +15,10 @@ $(VENV)/installed: requirements.txt requirements-dev.txt
 
 demo: install
 	$(RUN) scripts/demo.py $(if $(SHORT),--short)
+
+# Whether training on this GPU is right, and how fast; without one it only tries itself out, in tiny sizes.
+gpu: install
+	$(RUN) scripts/bench_gpu.py $(ARGS)
 
 # Two processes of one thread each; a file's tests stay together, for they share what is slow to make.
 test: install

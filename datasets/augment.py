@@ -1,13 +1,14 @@
-"""Augmentation of one framed slice. All randomness comes from the generator passed in.
+"""Augmentation of a batch of framed slices. All randomness comes from generators passed in, one for each slice.
 
-An image is float [1, h, w], in [-1, 1], or [1 + n, h, w] with n maps after the slice that move as it does, and whose
-values stay what they are.
+Images are float [B, 1, h, w], in [-1, 1], or [B, 1 + n, h, w] with n maps after the slice that move as it does, and
+whose values stay what they are. A slice becomes the same in a batch as alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,70 +18,136 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from utils.registry import match_name
+from utils.transfer import sent
 
-Augment = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
+Rngs = Sequence[np.random.Generator]
+OfBatch = Callable[[Tensor, Tensor, Rngs], tuple[Tensor, Tensor]]
 
 ROTATION = math.radians(15)
 SCALES = (0.85, 1.15)
 SHIFT = 0.06
 """Of the side."""
 GAMMAS = (0.7, 1.5)
+AS_FLIPS = (frozenset[int](), frozenset({-1}), frozenset({-2, -1}), frozenset({-2}))
+"""The axes that so many quarter turns flip, after which odd ones transpose, as in `torch.rot90`."""
 NOISE = 0.1
 """The largest standard deviation: 5 % of the window, which spans -1 to 1."""
 
 
-def unchanged(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """image: as above; mask: uint8 [h, w]."""
-    return image, mask
+@dataclass(frozen=True)
+class Augment:
+    """One of the augmentations, for batches and, called, for a single slice."""
+
+    of_batch: OfBatch
+    """images as above, masks uint8 [B, h, w] and B generators -> both moved, new or the same tensors."""
+
+    def __call__(self, image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """image: [1 + n, h, w]; mask: uint8 [h, w]."""
+        images, masks = self.of_batch(image[None], mask[None], [rng])
+        return images[0], masks[0]
 
 
-def mild(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def unchanged(images: Tensor, masks: Tensor, rngs: Rngs) -> tuple[Tensor, Tensor]:
+    return images, masks
+
+
+def mild(images: Tensor, masks: Tensor, rngs: Rngs) -> tuple[Tensor, Tensor]:
     """Every slice turned, scaled and shifted a little, half of them with another gamma, a quarter with noise.
 
     No flips and no quarter turns, for anatomy has a left and a right.
     """
-    image, mask = _move(image, mask, rng)
-    image, others = image[:1], image[1:]
-    if rng.random() < 0.5:
-        low, high = map(math.log, GAMMAS)
-        gamma = math.exp(rng.uniform(low, high))
-        image = 2 * ((image + 1) / 2).clamp_(0, 1).pow_(gamma) - 1
-    if rng.random() < 0.25:
-        noise = rng.standard_normal(image.shape, dtype=np.float32)
-        image = image.add(torch.from_numpy(noise), alpha=rng.uniform(0, NOISE))
-    return torch.cat((image.clamp(-1, 1), others)), mask
+    device, (height, width) = images.device, masks.shape[-2:]
+    matrices = [_affine(rng, height, width) for rng in rngs]
+    images, masks = _move(images, masks, sent(torch.tensor(matrices, dtype=torch.float32), device))
+    slices = images[:, 0]
+    gammas, noises = {}, {}
+    for i, rng in enumerate(rngs):
+        if rng.random() < 0.5:
+            low, high = map(math.log, GAMMAS)
+            gammas[i] = math.exp(rng.uniform(low, high))
+        if rng.random() < 0.25:
+            noise = _noise(rng, height, width, device)
+            noises[i] = noise, rng.uniform(0, NOISE)
+    if gammas:
+        chosen = sent(torch.tensor([*gammas]), device)
+        exponents = sent(torch.tensor([*gammas.values()], dtype=torch.float32), device)[:, None, None]
+        shares = slices.index_select(0, chosen).add_(1).div_(2).clamp_(0, 1)
+        slices.index_copy_(0, chosen, shares.pow_(exponents).mul_(2).sub_(1))
+    for i, (noise, deviation) in noises.items():
+        slices[i].add_(noise, alpha=deviation)
+    slices.clamp_(-1, 1)
+    return images, masks
 
 
-def _move(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """A random affine map of both; every length is a share of a side."""
+def _affine(rng: np.random.Generator, height: int, width: int) -> list[list[float]]:
+    """A random map from places in the moved slice to places in the source; every length is a share of a side."""
     angle, scale = rng.uniform(-ROTATION, ROTATION), rng.uniform(*SCALES)
     down, right = rng.uniform(-SHIFT, SHIFT, 2)
-    height, width = mask.shape
     cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
     # Coordinates run from -1 to 1 along both sides, so a turn needs their ratio, and a shift counts twice.
-    matrix = [[cos, -sin * height / width, 2 * right], [sin * width / height, cos, 2 * down]]
-    theta = torch.tensor([matrix], dtype=image.dtype)
-    grid = F.affine_grid(theta, [1, 1, height, width], align_corners=False)
+    return [[cos, -sin * height / width, 2 * right], [sin * width / height, cos, 2 * down]]
+
+
+def _move(images: Tensor, masks: Tensor, matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Both through affine maps [B, 2, 3], into new tensors."""
+    (height, width), device = masks.shape[-2:], images.device
+    rows, columns = (
+        torch.arange(1 - side, side, 2, device=device, dtype=torch.float32).div_(side) for side in (height, width)
+    )
+    # Sums of a row and a column: F.affine_grid multiplies matrices, which takes longer, and rounds a slice in a batch
+    # as it would not round it alone.
+    of_columns = matrices[:, :, 0, None] * columns
+    of_rows = matrices[:, :, 1, None] * rows + matrices[:, :, 2, None]
+    grid = torch.empty(len(images), height, width, 2, device=device)
+    for axis in (0, 1):
+        torch.add(of_rows[:, axis, :, None], of_columns[:, axis, None, :], out=grid[..., axis])
     # The border is replicated: a crop ends inside the body, where black wedges would be seen in training alone.
     options: dict[str, Any] = {"padding_mode": "border", "align_corners": False}
-    moved = F.grid_sample(image[None], grid, mode="bilinear", **options)[0]
-    classes = F.grid_sample(mask[None, None].float(), grid, mode="nearest", **options)[0, 0]
+    moved = F.grid_sample(images, grid, mode="bilinear", **options)
+    classes = F.grid_sample(masks[:, None].float(), grid, mode="nearest", **options)[:, 0]
     return moved, classes.to(torch.uint8)
 
 
-def paper(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _noise(rng: np.random.Generator, height: int, width: int, device: torch.device) -> Tensor:
+    """Standard normal [h, w]; on an accelerator its own generator draws, for which a CPU would keep it waiting."""
+    if device.type == "cpu":
+        return torch.from_numpy(rng.standard_normal((height, width), dtype=np.float32))
+    drawing = torch.Generator(device).manual_seed(int(rng.integers(2**63)))
+    return torch.randn(height, width, generator=drawing, device=device)
+
+
+def paper(images: Tensor, masks: Tensor, rngs: Rngs) -> tuple[Tensor, Tensor]:
     """The published augmentation: flips and quarter turns (half turns where the slice is not square)."""
-    flips = [axis for axis in (-2, -1) if rng.random() < 0.5]
-    turns = int(rng.integers(4)) if mask.shape[0] == mask.shape[1] else 2 * int(rng.integers(2))
-    image, mask = (torch.rot90(torch.flip(x, flips), turns, (-2, -1)) for x in (image, mask))
-    return image.contiguous(), mask.contiguous()
+    square = masks.shape[-2] == masks.shape[-1]
+    alike: dict[tuple[frozenset[int], bool], list[int]] = {}
+    for i, rng in enumerate(rngs):
+        flips = {axis for axis in (-2, -1) if rng.random() < 0.5}
+        turns = int(rng.integers(4)) if square else 2 * int(rng.integers(2))
+        flips ^= AS_FLIPS[turns]
+        alike.setdefault((frozenset(flips), turns % 2 == 1), []).append(i)
+    return _turned(images, alike), _turned(masks, alike)
 
 
-def strong(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _turned(slices: Tensor, alike: dict[tuple[frozenset[int], bool], list[int]]) -> Tensor:
+    """A copy of [B, ..., h, w] with the slices i of every (axes, transposed) flipped along these and transposed."""
+    turned = torch.empty_like(slices)
+    for (flips, transposed), places in alike.items():
+        chosen = sent(torch.tensor(places), slices.device)
+        moved = slices.index_select(0, chosen).flip([*flips])
+        turned.index_copy_(0, chosen, moved.transpose(-2, -1) if transposed else moved)
+    return turned
+
+
+def strong(images: Tensor, masks: Tensor, rngs: Rngs) -> tuple[Tensor, Tensor]:
     """`paper`, then, for half of the slices, one of MONAI's affine, elastic and gamma transforms."""
-    image, mask = paper(image, mask, rng)
-    if rng.random() < 0.5:
-        return image, mask
+    images, masks = paper(images, masks, rngs)
+    for i, rng in enumerate(rngs):
+        if rng.random() >= 0.5:
+            images[i], masks[i] = _deformed(images[i], masks[i], rng)
+    return images, masks
+
+
+def _deformed(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     transform = _deformations(*mask.shape)[int(rng.integers(3))]
     transform.set_random_state(seed=int(rng.integers(2**32)))
     others = {"others": image[1:]} if len(image) > 1 else {}
@@ -114,7 +181,7 @@ def _deformations(height: int, width: int) -> tuple[Any, ...]:
     )
 
 
-AUGMENTS: dict[str, Augment] = {"none": unchanged, "mild": mild, "paper": paper, "strong": strong}
+AUGMENTS = {"none": Augment(unchanged), "mild": Augment(mild), "paper": Augment(paper), "strong": Augment(strong)}
 
 
 def get_augment(name: str) -> Augment:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from datasets.loader import Sample, SliceDataset
+from datasets.framed import Framed
+from datasets.loader import CPU, Item, Sample, SliceDataset, collate
 from datasets.slices.slice_folder import SliceFolder, case_of
-from utils.batch import middle
+from utils.batch import Batch, middle
 from utils.seeding import generator
 
 
@@ -21,6 +23,8 @@ class BlockDataset(SliceDataset):
     comes the outermost slice again. All slices of a block are framed alike, and augmented by the same random numbers,
     those of noise too.
     """
+
+    cacheable = False
 
     def __init__(self, *arguments: Any, block: int, with_masks: bool, **options: Any) -> None:
         """arguments, options: of `SliceDataset`; with_masks: of all slices, [D, h, w], or of the middle one, [h, w].
@@ -35,7 +39,7 @@ class BlockDataset(SliceDataset):
         for slices, names in cases.values():
             slices.refuse_gaps(sorted(names))
 
-    def __getitem__(self, item: tuple[int, int]) -> Sample:
+    def __getitem__(self, item: Item) -> Sample:
         epoch, i = item
         slices, name = self._file(i)
         image, mask, case, *_ = super().__getitem__(item)
@@ -49,6 +53,13 @@ class BlockDataset(SliceDataset):
                 samples[each] = self.augment(*framed, generator(self.seed, "augment", epoch, i))
         images, masks = zip(*(samples[each] for each in names), strict=True)
         return torch.cat(images), torch.stack(masks) if self.with_masks else mask, case
+
+    def load(self, items: Sequence[Item]) -> Framed | Batch:
+        return collate([self[item] for item in items])
+
+    def finish(self, loaded: Framed | Batch, items: Sequence[Item], device: torch.device = CPU) -> Batch:
+        assert isinstance(loaded, Batch)
+        return loaded.to(device)
 
     def _file(self, i: int) -> tuple[SliceFolder, str]:
         """Where item i of any epoch is from."""

@@ -37,8 +37,15 @@ class Frame:
         """Pixels a side of what the network sees; 0: those of the slice."""
         return self._crop_side() or self.size
 
+    def resizes(self, shape: tuple[int, ...]) -> bool:
+        """Whether slices [H, W] of this shape are resized before they are cropped."""
+        return self._resized_shape(shape) != tuple(shape)
+
     def image(self, x: Tensor, pad: float = -1.0) -> Tensor:
-        """Windowed float [N, H, W] -> [N, h, w]: bilinear, antialiased when shrinking."""
+        """Windowed float [N, H, W] -> [N, h, w]: bilinear, antialiased when shrinking.
+
+        Of any type where it does not resize.
+        """
         size = self._resized_shape(x.shape[-2:])
         if size != x.shape[-2:]:
             shrinks = size[0] < x.shape[-2] or size[1] < x.shape[-1]

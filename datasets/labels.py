@@ -36,7 +36,9 @@ class LabelMap:
         table = np.zeros(256, np.uint8)
         for index, labels in enumerate(self.labels, start=1):
             table[list(labels)] = index
-        return table[mask]
+        # A third of the time of indexing with the mask.
+        encoded = bytearray(mask.tobytes()).translate(table.tobytes())
+        return np.frombuffer(encoded, np.uint8).reshape(mask.shape)
 
     def target(self, mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """True where a mask of source labels holds any foreground class."""

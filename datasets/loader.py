@@ -6,27 +6,33 @@ import atexit
 import signal
 from collections.abc import Iterator, Sequence
 from copy import copy
-from itertools import islice
 from multiprocessing import active_children
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from datasets.augment import get_augment
 from datasets.frame import Frame
-from datasets.slices.answers import FLOOR, StoredAnswers
+from datasets.framed import Framed, framed_image, refuse_sizes, windowed
+from datasets.slices.answers import StoredAnswers
 from datasets.slices.slice_folder import SliceFolder, case_of
 from datasets.slices.unlabelled import UnlabelledSlices
-from datasets.window import window_image
+from datasets.step_batches import StepBatches
+from utils.ahead import ahead
 from utils.batch import UNLABELLED, Batch, Stored, middle, mixup
-from utils.errors import UserError
 from utils.seeding import generator
 from utils.stored_as import StoredAs, known
 
+if TYPE_CHECKING:
+    from datasets.cache import SliceCache
+
+CPU = torch.device("cpu")
+Item = tuple[int, int]
+"""epoch, i"""
 Sample = tuple[Tensor, Tensor, str] | tuple[Tensor, Tensor, str, dict[str, Any]]
 """image, mask, case, and further fields of `Batch` by their names where there are any."""
 
@@ -63,38 +69,53 @@ class SliceDataset(Dataset[Sample]):
         """The number of slices with a mask."""
         return len(self.names)
 
-    def __getitem__(self, item: tuple[int, int]) -> Sample:
-        epoch, i = item
+    @property
+    def cacheable(self) -> bool:
+        """Whether all its slices are an image and a mask of one size, and nothing more."""
+        return self.frame.side > 0 and self.answers is None and not self.with_stored
+
+    def __getitem__(self, item: Item) -> Sample:
+        batch = self._augmented(self.framed(item), [item])
+        image, mask, case = batch.image[0], batch.mask[0], batch.cases[0]
+        fields: dict[str, Any] = {}
+        if batch.answers is not None:
+            fields["answers"] = batch.answers[0]
+        if batch.stored is not None:
+            fields["stored"] = batch.stored._replace(values=batch.stored.values[0])
+        return (image, mask, case, fields) if fields else (image, mask, case)
+
+    def framed(self, item: Item) -> Framed:
+        """A batch of one slice, as it is before it is windowed and augmented; the same in every epoch."""
+        _, i = item
         if i < len(self.names) or self.unlabelled is None:
             name, slices = self.names[i], self.slices
             case, _ = case_of(name)
-            ct, mask = slices.read(name)
-            image, classes = self._framed(name, ct, mask)
+            ct, labels = slices.read(name)
+            values, maps = framed_image(ct, slices.window(case, self.window), self.frame)
+            mask = self._classes(labels)
         else:
             place = (i - len(self.names)) % len(self.unlabelled)
             slices, name = self.unlabelled.files[place]
             ct, window, case = self.unlabelled.read(place, self.window)
-            image = self._image(ct, window)
-            classes = torch.full(image.shape[1:], UNLABELLED, dtype=torch.uint8)
-        further: dict[str, Tensor] = {}
+            values, maps = framed_image(ct, window, self.frame)
+            mask = torch.full(values.shape[1:], UNLABELLED, dtype=torch.uint8)
+        answers = stored = origins = None
         if self.answers is not None:
             probabilities = torch.from_numpy(self.answers.read(slices, name)).float().exp_()
-            further["answers"] = self.frame.probabilities(probabilities)
+            answers = self.frame.probabilities(probabilities)[None]
         if self.with_stored:
-            further["stored"] = framed_values(ct, self.frame)
-        if further:
-            image = torch.cat([image, *further.values()])
-        image, classes = self.augment(image, classes, generator(self.seed, "augment", epoch, i))
-        if not further:
-            return image, classes, case
-        moved = image[1:].split([len(maps) for maps in further.values()])
-        fields: dict[str, Any] = dict(zip(further, moved, strict=True))
-        if self.answers is not None:
-            fields["answers"] = fields["answers"].log().clamp_(min=FLOOR)
-        if self.with_stored:
-            origin = framed_origin(slices, case, self.frame, ct.shape)
-            fields["stored"] = Stored(fields["stored"].round().to(torch.int16), [origin])
-        return image[:1], classes, case, fields
+            stored = framed_values(ct, self.frame)[None]
+            origins = [framed_origin(slices, case, self.frame, ct.shape)]
+        return Framed(values, maps, mask, [case], answers, stored, origins)
+
+    def load(self, items: Sequence[Item]) -> Framed | Batch:
+        """What loading processes do for a batch; `finish` does the rest."""
+        return Framed.joined([self.framed(item) for item in items])
+
+    def finish(self, loaded: Framed | Batch, items: Sequence[Item], device: torch.device = CPU) -> Batch:
+        """The batch of these items, which were loaded, on a device: there it is windowed and augmented."""
+        assert isinstance(loaded, Framed)
+        return self._augmented(loaded.to(device), items)
 
     def unaugmented(self, names: Sequence[str]) -> Self:
         """The same of other slices of the folder, as they are, without unlabelled ones."""
@@ -102,13 +123,19 @@ class SliceDataset(Dataset[Sample]):
         other.names, other.augment, other.unlabelled = list(names), get_augment("none"), None
         return other
 
+    def _augmented(self, framed: Framed, items: Sequence[Item]) -> Batch:
+        return framed.batch(self.augment, [generator(self.seed, "augment", *item) for item in items])
+
     def _framed(self, name: str, ct: NDArray[np.int16], mask: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         """Image and mask of a slice of the folder."""
-        image = self._image(ct, self.slices.window(case_of(name)[0], self.window))
-        return image, self.frame.labels(torch.from_numpy(self.slices.label_map.encode(mask))[None])[0]
+        return self._image(ct, self.slices.window(case_of(name)[0], self.window)), self._classes(mask)[0]
 
     def _image(self, ct: NDArray[np.int16], window: tuple[float, float]) -> Tensor:
-        return self.frame.image(torch.from_numpy(window_image(ct, *window))[None])
+        return windowed(*framed_image(ct, window, self.frame))[0]
+
+    def _classes(self, mask: NDArray[np.uint8]) -> Tensor:
+        """[1, h, w] of source labels [H, W]."""
+        return self.frame.labels(torch.from_numpy(self.slices.label_map.encode(mask))[None])
 
 
 def framed_values(ct: NDArray[np.int16], frame: Frame) -> Tensor:
@@ -122,56 +149,18 @@ def framed_origin(slices: SliceFolder, case: str, frame: Frame, shape: tuple[int
     return origin._replace(spacing=frame.spacing(origin.spacing, shape))
 
 
-class StepBatches(Sampler[list[tuple[int, int]]]):
-    """The batches of a run's steps, each a list of (epoch, i), in an order drawn from (seed, epoch).
+class Loading(Dataset[tuple[Framed | Batch, list[Item]]]):
+    """`SliceDataset.load` for PyTorch's loader, with its items beside each batch."""
 
-    An epoch is one pass over n slices; a last batch of a single one is filled from the epoch's start, for batch norm
-    and the methods that compare slices need two. Of `unlabelled` slices, `unlabelled_per_batch` (by default
-    `batch_size`) join each batch, with i from n on; they continue from epoch to epoch, each once before any comes
-    again, in an order drawn for every such round.
-    """
+    def __init__(self, dataset: SliceDataset) -> None:
+        self.dataset = dataset
 
-    def __init__(
-        self, n: int, batch_size: int, seed: int, unlabelled: int = 0, unlabelled_per_batch: int | None = None
-    ) -> None:
-        self.n, self.batch_size, self.seed, self.unlabelled = n, batch_size, seed, unlabelled
-        self.unlabelled_each = 0
-        if unlabelled:
-            self.unlabelled_each = batch_size if unlabelled_per_batch is None else unlabelled_per_batch
-        self.per_epoch = -(-n // batch_size)
-        self.steps = range(self.per_epoch)
-        """Of the run, those to give batches for; set before each iteration."""
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        unlabelled = self._unlabelled_from(self.steps.start * self.unlabelled_each)
-        order: list[int] = []
-        for step in self.steps:
-            epoch, place = divmod(step, self.per_epoch)
-            if not order or place == 0:
-                order = generator(self.seed, "order", epoch).permutation(self.n).tolist()
-            labelled = order[place * self.batch_size : (place + 1) * self.batch_size]
-            if len(labelled) < 2:
-                labelled += order[: self.batch_size - len(labelled)]
-            yield [(epoch, i) for i in (*labelled, *islice(unlabelled, self.unlabelled_each))]
-
-    def _unlabelled_from(self, place: int) -> Iterator[int]:
-        """Indices of unlabelled slices from a place of their sequence on; each round of them has its own numbers.
-
-        A slice that comes twice in an epoch is thus augmented differently.
-        """
-        while True:
-            rounds, start = divmod(place, self.unlabelled)
-            order = generator(self.seed, "unlabelled", rounds).permutation(self.unlabelled)
-            for j in order[start:].tolist():
-                yield self.n + rounds * self.unlabelled + j
-            place = (rounds + 1) * self.unlabelled
+    def __getitem__(self, items: list[Item]) -> tuple[Framed | Batch, list[Item]]:
+        return self.dataset.load(items), items
 
 
 class TrainingLoader:
-    """Batches of a `SliceDataset` for any steps of a run, drawn with the dataset's seed."""
+    """Batches of a `SliceDataset` for any steps of a run, on a device, drawn with the dataset's seed."""
 
     def __init__(
         self,
@@ -180,24 +169,26 @@ class TrainingLoader:
         workers: int,
         unlabelled_per_batch: int | None = None,
         mixup_alpha: float = 0.0,
+        device: torch.device = CPU,
+        cache: SliceCache | None = None,
     ) -> None:
         """workers: processes that load; 0 loads in this one. unlabelled_per_batch: see `StepBatches`.
 
-        mixup_alpha: of `utils.batch.mixup`; 0 mixes nothing.
+        mixup_alpha: of `utils.batch.mixup`; 0 mixes nothing. cache: of the dataset, which loads in place of workers.
         """
-        self.dataset, self.mixup_alpha = dataset, mixup_alpha
+        self.dataset, self.mixup_alpha, self.device, self.cache = dataset, mixup_alpha, device, cache
         self.batches = StepBatches(
             len(dataset), batch_size, dataset.seed, len(dataset.unlabelled or ()), unlabelled_per_batch
         )
-        self.loader: DataLoader[Batch] = DataLoader(
-            dataset,  # type: ignore[arg-type]
-            batch_sampler=self.batches,
-            num_workers=workers,
-            collate_fn=collate,
+        self.loader: DataLoader[tuple[Framed | Batch, list[Item]]] = DataLoader(
+            Loading(dataset),
+            batch_size=None,
+            sampler=self.batches,
+            num_workers=0 if cache else workers,
             # Its own, or the loader would draw from torch's at every start, and a resumed run from another place.
             generator=torch.Generator(),
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
+            persistent_workers=workers > 0 and not cache,
             worker_init_fn=ignore_interruptions,
         )
 
@@ -212,16 +203,26 @@ class TrainingLoader:
     def between(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of a run's steps from `start` to before `stop`, one epoch after another."""
         self.batches.steps = range(start, stop)
-        batches = iter(self.loader)
+        if self.cache:
+            cache = self.cache
+            loaded: Iterator[tuple[Framed | Batch, list[Item]]] = ((cache.load(items), items) for items in self.batches)
+        else:
+            loaded = iter(self.loader)
         if self.loader.num_workers:
             # Registered last, called first: before PyTorch waits some seconds for each of them.
             atexit.unregister(kill_loading_processes)
             atexit.register(kill_loading_processes)
-        return self._mixed(batches, start) if self.mixup_alpha else batches
+        batches = self._finished(loaded, start)
+        # An accelerator computes while the next batches are prepared; a CPU would compute with the same cores.
+        return batches if self.device.type == "cpu" else ahead(batches, depth=2)
 
-    def _mixed(self, batches: Iterator[Batch], start: int) -> Iterator[Batch]:
-        for step, batch in enumerate(batches, start):
-            yield mixup(batch, self.mixup_alpha, generator(self.dataset.seed, "mixup", step))
+    def _finished(self, loaded: Iterator[tuple[Framed | Batch, list[Item]]], start: int) -> Iterator[Batch]:
+        for step, (content, items) in enumerate(loaded, start):
+            batch = self.dataset.finish(content, items, self.device)
+            if self.mixup_alpha:
+                labelled = np.array([i < len(self.dataset) for _, i in items])
+                batch = mixup(batch, self.mixup_alpha, generator(self.dataset.seed, "mixup", step), labelled)
+            yield batch
 
 
 def ignore_interruptions(worker: int) -> None:
@@ -238,15 +239,12 @@ def kill_loading_processes() -> None:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples; UserError if the slices differ in size, which native sizes without a crop allow.
+    """Stack samples; UserError if the slices differ in size.
 
     Those of `datasets.blocks` have blocks [D, h, w] for images, and masks of all of their slices or of the middle one.
     """
     images, masks, cases, *others = zip(*samples, strict=True)
-    if len({image.shape for image in images}) > 1:
-        raise UserError(
-            f"slices of {', '.join(sorted(set(cases)))} differ in size; give --size, --crop or --batch_size 1"
-        )
+    refuse_sizes({image.shape for image in images}, cases)
     fields: dict[str, Any] = {}
     for name in others[0][0] if others else ():
         parts = [each[name] for each in others[0]]

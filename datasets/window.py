@@ -14,9 +14,15 @@ LOW_PERCENT, HIGH_PERCENT = 0.5, 99.5
 
 def window_image(image: NDArray[np.int16], low: float, high: float) -> NDArray[np.float32]:
     """[low, high] in stored units to [-1, 1], clipped; any shape."""
-    scaled = np.multiply(image, np.float32(2 / (high - low)), dtype=np.float32)
-    scaled -= np.float32((high + low) / (high - low))
+    factor, shift = linear_map(low, high)
+    scaled = np.multiply(image, np.float32(factor), dtype=np.float32)
+    scaled -= np.float32(shift)
     return np.clip(scaled, -1, 1, out=scaled)
+
+
+def linear_map(low: float, high: float) -> tuple[float, float]:
+    """(factor, shift): value * factor - shift takes low to -1 and high to 1."""
+    return 2 / (high - low), (high + low) / (high - low)
 
 
 def percentile_window(counts: NDArray[np.int64]) -> tuple[float, float]:

@@ -26,6 +26,7 @@ from utils.numbers import (
 )
 from utils.options import option
 
+Cache = Literal["auto", "ram", "device", "none"]
 KDSchedule = Literal["constant", "warmup", "decay"]
 ALIASES = {"pretrained": "init"}
 """Earlier spellings of flags of training."""
@@ -127,6 +128,12 @@ class TrainingOptions:
     )
     workers: NonNegativeInt | None = option(
         None, "processes that load slices (default: by the number of cores)", identity=False
+    )
+    cache: Cache = option(
+        "auto",
+        "keep slices that were read, in the host's memory or on the device; auto: where they take an eighth of what "
+        "is free, at most",
+        identity=False,
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps", identity=False)
     deterministic: bool = option(

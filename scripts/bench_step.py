@@ -25,9 +25,6 @@ from utils.options import Parser, option
 if TYPE_CHECKING:
     import torch
 
-    from datasets.slices.slice_folder import SliceFolder
-
-BASELINE = "teacher forward + plain step"
 SLOW = 2.0  # times the baseline
 ALIASES = {"teacher": "model", "student": "smodel", "batch": "batch_size"}
 
@@ -52,6 +49,7 @@ def main() -> None:
 
     from engine.cost import measure_in_turns
     from engine.device import choose_device
+    from engine.training.timed_step import BASELINE
 
     device = choose_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
@@ -70,11 +68,11 @@ def make_steps(options: StepOptions, folder: Path, device: torch.device) -> dict
     import torch
 
     from distillation import parse_method, suits
-    from engine.cost import blank
     from engine.options import DataOptions, DistillationOptions, RunOptions, TrainingOptions
     from engine.segmenter import Segmenter
     from engine.training.run import new_segmenter
-    from engine.training.timed_step import TimedStep
+    from engine.training.timed_step import steps_beside_baseline
+    from phantoms.noise import write_noise
 
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -92,46 +90,10 @@ def make_steps(options: StepOptions, folder: Path, device: torch.device) -> dict
     teacher: Segmenter
     teacher, _ = new_segmenter(RunOptions(options.model, data, training), slices)
     teacher.network.to(device).eval()
-    plain = TimedStep(RunOptions(options.smodel, data, training))
-    images = blank(teacher.network, options.size, options.batch_size)
-
-    def baseline() -> None:
-        with torch.no_grad(), plain.trainer.precision.autocast():
-            teacher.network(images)
-        plain()
-
-    steps: dict[str, Callable[[], object]] = {BASELINE: baseline}
-    for text in options.kd or [name for name in METHODS if suits(parse_method(name), teacher.network.channels)]:
-        distillation = DistillationOptions(folder / "teacher.ckpt", methods=(parse_method(text),))
-        steps[text] = TimedStep(RunOptions(options.smodel, data, training, distillation), teacher)
-    return steps
-
-
-def write_noise(folder: Path, size: int, batch_size: int, classes: int) -> SliceFolder:
-    """A folder of slices in which one case trains with `batch_size` slices and another validates."""
-    import numpy as np
-
-    from datasets.labels import LabelMap
-    from datasets.slices.manifest import Manifest, ManifestCase
-    from datasets.slices.slice_folder import SliceFolder, list_file, slice_name
-    from datasets.slicing.cut_case import write_slice
-
-    names = tuple(f"class_{i}" for i in range(1, classes))
-    regions = {name: (i,) for i, name in enumerate(names, start=1)}
-    label_map = LabelMap("all", names, tuple((i,) for i in range(1, classes)), regions)
-    manifest = Manifest("msd", (-200.0, 300.0), seed=0, tasks={"all": label_map})
-    draws = np.random.default_rng(0)
-    for case, (split, count) in {"train": ("train", batch_size), "val": ("val", 1)}.items():
-        manifest.cases[case] = ManifestCase(
-            (count, size, size), (1.0, 1.0, 1.0), 1.0, 0.0, (-200.0, 300.0), {}, split, {}, []
-        )
-        for index in range(count):
-            image = draws.integers(-200, 300, (size, size)).astype(np.int16)
-            mask = draws.integers(0, classes, (size, size)).astype(np.uint8)
-            write_slice(folder / slice_name(case, index), image, mask)
-    manifest.save(folder)
-    np.save(list_file(folder, "msd", "all"), np.array([slice_name("train", i) for i in range(batch_size)]))
-    return SliceFolder.open(folder, "msd", "all")
+    names = options.kd or [name for name in METHODS if suits(parse_method(name), teacher.network.channels)]
+    checkpoint = folder / "teacher.ckpt"
+    distillations = {name: DistillationOptions(checkpoint, methods=(parse_method(name),)) for name in names}
+    return steps_beside_baseline(RunOptions(options.smodel, data, training), options.size, teacher, distillations)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from utils.stored_as import StoredAs
+from utils.transfer import sent
 
 # Every pixel of the mask of a slice without a mask.
 UNLABELLED = 255
@@ -89,21 +91,24 @@ def has_mask(mask: Tensor) -> Tensor:
     return mask.flatten(1)[:, 0] != UNLABELLED
 
 
-def mixup(batch: Batch, alpha: float, rng: np.random.Generator) -> Batch:
+def mixup(batch: Batch, alpha: float, rng: np.random.Generator, labelled: NDArray[np.bool_] | None = None) -> Batch:
     """Each slice mixed with another of the batch, labelled ones with labelled, unlabelled ones with unlabelled.
 
     One share for the batch, drawn from Beta(alpha, alpha), of which the larger part stays with the slice itself.
     Probabilities on disk are mixed in the same shares, where a teacher's network would be shown the mixed image.
     H. Zhang, M. Cisse, Y. N. Dauphin, D. Lopez-Paz: mixup: Beyond Empirical Risk Minimization, ICLR 2018
     (arXiv 1710.09412).
+
+    labelled: bool [B], which of them have a mask; by default it is looked up, for which an accelerator is waited for.
     """
     share = float(rng.beta(alpha, alpha))
     share = max(share, 1 - share)
-    labelled = has_mask(batch.mask).numpy()
+    if labelled is None:
+        labelled = has_mask(batch.mask).cpu().numpy()
     others = np.arange(len(labelled))
     for group in (np.flatnonzero(labelled), np.flatnonzero(~labelled)):
         others[group] = rng.permutation(group)
-    order = torch.from_numpy(others)
+    order = sent(torch.from_numpy(others), batch.image.device)
     image, answers, block = share * batch.image + (1 - share) * batch.image[order], batch.answers, batch.block
     if answers is not None and share < 1:
         # log(share * p + (1 - share) * q), of their logarithms.

@@ -26,6 +26,7 @@ from engine.evaluation.decision import Decision
 from engine.options import DataOptions, DistillationOptions, RunOptions
 from engine.provenance import write_run_file
 from engine.segmenter import Segmenter
+from engine.training.cache import make_cache
 from engine.training.coarse_map import coarse_map_note
 from engine.training.decision import decide_best
 from engine.training.event_log import event_log
@@ -144,7 +145,9 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_cont
         files = [*files_of(slices, (), whole_cases(names, val_cases)), *(unlabelled.files if unlabelled else ())]
     per_batch = run.distillation.unlabelled_per_batch if run.distillation else None
     batch_size = max(1, training.batch_size // (segmenter.network.block or 1))
-    loader = TrainingLoader(dataset, batch_size, choose_workers(training.workers), per_batch, data.mixup)
+    cache = make_cache(training.cache, dataset, device)
+    workers = choose_workers(training.workers)
+    loader = TrainingLoader(dataset, batch_size, workers, per_batch, data.mixup, device, cache)
     schedule = Schedule.from_options(training, loader.steps_per_epoch)
     precision = Precision(training.amp, device)
     validation = Validation(segmenter, slices, val_cases, training.batch_size, precision)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import torch
+
 from distillation.distiller import Distiller
-from engine.cost import LiveBytes
-from engine.options import RunOptions
+from engine.cost import LiveBytes, blank
+from engine.options import DistillationOptions, RunOptions
 from engine.segmenter import Segmenter
 from engine.training.run import make_trainer
+
+BASELINE = "teacher forward + plain step"
 
 
 class TimedStep:
@@ -44,3 +49,23 @@ class TimedStep:
         with LiveBytes() as live:
             self()
         return float(live.peak)
+
+
+def steps_beside_baseline(
+    run: RunOptions, size: int, teacher: Segmenter, distillations: Mapping[str, DistillationOptions]
+) -> dict[str, Callable[[], object]]:
+    """Name -> a training step of the student of `run` with this distillation, and first `BASELINE`.
+
+    That is what they cannot do without: the teacher's forward pass over images of `size` x `size`, and the student's
+    step alone.
+    """
+    plain = TimedStep(run)
+    images = blank(teacher.network, size, run.training.batch_size)
+
+    def baseline() -> None:
+        with torch.no_grad(), plain.trainer.precision.autocast():
+            teacher.network(images)
+        plain()
+
+    distilled = {name: TimedStep(replace(run, distillation=each), teacher) for name, each in distillations.items()}
+    return {BASELINE: baseline, **distilled}

@@ -1,0 +1,41 @@
+"""Where the slices of a run are kept between its epochs."""
+
+from __future__ import annotations
+
+import torch
+
+from datasets.cache import SliceCache, cache_bytes
+from datasets.loader import SliceDataset
+from engine.options import Cache
+from utils.errors import UserError
+from utils.memory import free_memory
+
+CPU = torch.device("cpu")
+SHARE = 1 / 8
+"""Of the free memory that `auto` takes at most: trainings that run side by side all see the same as free."""
+
+
+def make_cache(choice: Cache, dataset: SliceDataset, device: torch.device) -> SliceCache | None:
+    """As `--cache` says; UserError for slices that cannot be kept, or that do not fit.
+
+    auto: the device, else the host's memory, where it takes at most `SHARE` of what is free there.
+    """
+    size = cache_bytes(dataset)
+    if choice == "none" or (choice == "auto" and not size):
+        return None
+    if not size:
+        raise UserError(
+            f"--cache {choice}: only slices of one size, without answers on disk, stored values or blocks are kept; "
+            "leave it out"
+        )
+    if choice == "auto":
+        places = [place for place in (device, CPU) if size <= SHARE * free_memory(place)]
+        return SliceCache(dataset, places[0]) if places else None
+    place = device if choice == "device" else CPU
+    free = free_memory(place)
+    if 0 < free < size:
+        raise UserError(
+            f"--cache {choice}: the slices take {size / 1e9:.3g} GB, of which {free / 1e9:.3g} GB are free; use "
+            "--cache none"
+        )
+    return SliceCache(dataset, place)
