@@ -22,6 +22,7 @@ from datasets.raw.options import DicomOptions, IntensityOptions
 from engine.options import PredictionOptions
 from engine.prediction.options import OutputOptions
 from utils.errors import run
+from utils.files import check_folder
 from utils.options import Parser
 from utils.ranks import refuse_several_processes
 
@@ -38,6 +39,7 @@ def main() -> None:
     from engine.prediction.record import made_by
     from engine.segmenter import open_segmenter
 
+    check_folder(options.outpath.parent if options.is_one_file else options.outpath)
     segmenter, _ = open_segmenter(prediction)
     predict_cases(
         segmenter, made_by(segmenter, prediction, options, reading, dicom), prediction, options, reading, dicom

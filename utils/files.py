@@ -72,6 +72,13 @@ def make_folder(path: Path) -> None:
         raise UserError(f"{path}: cannot be used as a folder ({error.strerror}); give another path") from None
 
 
+def check_folder(path: Path) -> None:
+    """UserError where a file is in the way of a folder that is to be made later; nothing is made."""
+    nearest = next((each for each in (path, *path.parents) if each.exists()), path)
+    if nearest.exists() and not nearest.is_dir():
+        raise UserError(f"{path}: cannot be used as a folder ({nearest} is a file); give another path")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8."""
     with atomic_write(path) as temporary:
