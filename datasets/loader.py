@@ -22,7 +22,7 @@ from datasets.slices.answers import FLOOR, StoredAnswers
 from datasets.slices.slice_folder import SliceFolder, case_of
 from datasets.slices.unlabelled import UnlabelledSlices
 from datasets.window import window_image
-from utils.batch import UNLABELLED, Batch, Stored, middle, mixup
+from utils.batch import UNLABELLED, Batch, Stored, middle, mixup, part_sizes
 from utils.errors import UserError
 from utils.seeding import generator
 from utils.stored_as import StoredAs, known
@@ -141,6 +141,8 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
         self.per_epoch = -(-n // batch_size)
         self.steps = range(self.per_epoch)
         """Of the run, those to give batches for; set before each iteration."""
+        self.part, self.parts = 0, 1
+        """Which part of every batch to give, of how many; one that is empty gets the batch's first sample."""
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -155,7 +157,17 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
             labelled = order[place * self.batch_size : (place + 1) * self.batch_size]
             if len(labelled) < 2:
                 labelled += order[: self.batch_size - len(labelled)]
-            yield [(epoch, i) for i in (*labelled, *islice(unlabelled, self.unlabelled_each))]
+            items = [(epoch, i) for i in (*labelled, *islice(unlabelled, self.unlabelled_each))]
+            sizes = part_sizes(len(items), self.parts)
+            start = sum(sizes[: self.part])
+            yield items[start : start + sizes[self.part]] or items[:1]
+
+    def size_of(self, step: int) -> int:
+        """How many samples the whole batch of a step has."""
+        labelled = min(self.batch_size, self.n - step % self.per_epoch * self.batch_size)
+        if labelled < 2:
+            labelled += min(self.n, self.batch_size - labelled)
+        return labelled + self.unlabelled_each
 
     def _unlabelled_from(self, place: int) -> Iterator[int]:
         """Indices of unlabelled slices from a place of their sequence on; each round of them has its own numbers.
@@ -186,6 +198,8 @@ class TrainingLoader:
         mixup_alpha: of `utils.batch.mixup`; 0 mixes nothing.
         """
         self.dataset, self.mixup_alpha = dataset, mixup_alpha
+        self.part, self.parts = 0, 1
+        """What `between` gives of every batch: its part of this number, of so many."""
         self.batches = StepBatches(
             len(dataset), batch_size, dataset.seed, len(dataset.unlabelled or ()), unlabelled_per_batch
         )
@@ -206,12 +220,30 @@ class TrainingLoader:
         return self.batches.per_epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        """The first epoch."""
-        return self.between(0, self.steps_per_epoch)
+        """The first epoch, of whole batches."""
+        return self._between(0, self.steps_per_epoch)
 
     def between(self, start: int, stop: int) -> Iterator[Batch]:
-        """The batches of a run's steps from `start` to before `stop`, one epoch after another."""
+        """The batches of a run's steps from `start` to before `stop`, one epoch after another; of each the own part."""
+        if self.parts == 1:
+            return self._between(start, stop)
+        return self._parts_of(start, stop)
+
+    def _parts_of(self, start: int, stop: int) -> Iterator[Batch]:
+        # Mixing takes the whole batch.
+        cut_here = bool(self.mixup_alpha)
+        batches = self._between(start, stop) if cut_here else self._between(start, stop, self.part, self.parts)
+        for step, batch in enumerate(batches, start):
+            sizes = part_sizes(self.batches.size_of(step), self.parts)
+            own = batch
+            if cut_here:
+                place = sum(sizes[: self.part])
+                own = batch.part(slice(place, place + sizes[self.part]) if sizes[self.part] else slice(1))
+            yield own._replace(parts=sizes)
+
+    def _between(self, start: int, stop: int, part: int = 0, parts: int = 1) -> Iterator[Batch]:
         self.batches.steps = range(start, stop)
+        self.batches.part, self.batches.parts = part, parts
         batches = iter(self.loader)
         if self.loader.num_workers:
             # Registered last, called first: before PyTorch waits some seconds for each of them.
