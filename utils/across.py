@@ -133,7 +133,9 @@ def take_from_first(task: nn.Module) -> None:
     if ranks() > 1:
         for value in task.state_dict().values():
             if isinstance(value, Tensor):
-                dist.broadcast(value, 0)
+                sent = value.contiguous()  # Weights may lie with their channels last.
+                dist.broadcast(sent, 0)
+                value.copy_(sent)
 
 
 def gather_text(own: str) -> list[str]:

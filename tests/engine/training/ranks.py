@@ -44,7 +44,7 @@ RUNS = {
 """Method, or "" for none, and steps: of each family, those that compare slices, a memory, what is prepared first."""
 VARIANTS = {"balanced": "hlfd", "mixed": "kd"}
 """With the terms' gradients balanced, and with mixed slices."""
-LR = 0.05
+LR = 0.2
 
 
 class DoubleNetwork(SmallNetwork):
@@ -96,6 +96,14 @@ def trainer_of(slices: SliceFolder, folder: Path, name: str, steps: int, writes:
     return trainer
 
 
+def gradients_of(task: TrainingTask) -> Tensor:
+    """What was measured of the gradients of the terms: shares, and the weights that balance them."""
+    if not isinstance(task, Distiller):
+        return torch.zeros(0)
+    scales = list(task.balance.scales.values()) if task.balance else []
+    return torch.tensor([*task.gradient_share.measured["start"], *scales])
+
+
 def train_all(slices: Path, out: Path) -> None:
     """Each run's last state, in a file of this process."""
     opened = SliceFolder.open(slices, "kits", "tumor")
@@ -103,7 +111,8 @@ def train_all(slices: Path, out: Path) -> None:
         trainer = trainer_of(opened, out / (name or "alone"), name, steps, writes=rank() == 0)
         history = trainer.fit().history
         scores = torch.tensor([[entry["score"], entry["train"]["loss"]] for entry in history])
-        state = {**trainer.task.state_dict(), "history": scores, "random": torch.get_rng_state()}
+        state = {key: value for key, value in trainer.task.state_dict().items() if isinstance(value, Tensor)}
+        state |= {"history": scores, "random": torch.get_rng_state(), "gradients": gradients_of(trainer.task)}
         torch.save(state, out / f"{name or 'alone'}.{rank()}.pt")
 
 

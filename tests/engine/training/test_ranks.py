@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from datasets.loader import StepBatches
-from tests.engine.training.ranks import RUNS, VARIANTS, train_all
+from tests.engine.training.ranks import RUNS, VARIANTS, DoubleNetwork, train_all
 from tests.paths import ROOT
 from tests.small import write_bare_archive
 from utils.batch import part_sizes
@@ -81,7 +81,9 @@ def test_two_ranks_equal_one_process(trained: Path, name: str) -> None:
     for state in both:
         assert state.keys() == alone.keys()
         for key, value in alone.items():
-            torch.testing.assert_close(state[key], value, rtol=0, atol=1e-9 if value.is_floating_point() else 0)
+            exact = not value.is_floating_point()
+            least = 1e-9 if value.dtype == torch.float64 else 1e-5  # of what is measured in float32
+            torch.testing.assert_close(state[key], value, rtol=0 if exact else 1e-6, atol=0 if exact else least)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -90,13 +92,12 @@ def test_one_rank_is_one_process_bit_for_bit(trained: Path, name: str) -> None:
     assert all(torch.equal(rank[key], value) for key, value in alone.items())
 
 
-def test_the_runs_learn(trained: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_the_runs_learn(trained: Path, name: str) -> None:
     """Equality of networks that stand still would say nothing."""
-    for name in NAMES:
-        (state,) = states(trained / "0", name)
-        torch.manual_seed(0)
-        before = states(trained / "0", "alone")[0]
-        assert name == "alone" or not torch.equal(state["network.stem.weight"], before["network.stem.weight"])
+    torch.manual_seed(0)
+    before, (state,) = DoubleNetwork(2).state_dict(), states(trained / "0", name)
+    assert (state["network.head.weight"] - before["head.weight"]).abs().max() > 1e-4
 
 
 def test_only_the_first_rank_writes(trained: Path) -> None:
