@@ -44,7 +44,7 @@ RUNS = {
 """Method, or "" for none, and steps: of each family, those that compare slices, a memory, what is prepared first."""
 VARIANTS = {"balanced": "hlfd", "mixed": "kd"}
 """With the terms' gradients balanced, and with mixed slices."""
-LR = 0.2
+LR = 0.02
 
 
 class DoubleNetwork(SmallNetwork):
