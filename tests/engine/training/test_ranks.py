@@ -162,7 +162,7 @@ def test_a_killed_rank_ends_all_and_any_number_resumes(slices: Path, tmp_path: P
 
 def test_an_error_of_all_is_told_once(slices: Path, tmp_path: Path) -> None:
     processes = start(2, train(slices / "nowhere", tmp_path / "run", "--steps", 2))
-    ends = [process.communicate(timeout=60) for process in processes]
+    ends = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [2, 2]
     assert sum(errors.count("error: ") for _, errors in ends) == 1
     assert not (tmp_path / "run").exists()
