@@ -5,6 +5,7 @@
     python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_34 --kd hlfd at:3.0
     python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_18_os8 --init teacher
     python train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_18 --kd kd,temperature=2 fitnet:0.1
+    torchrun --nproc_per_node 4 train_kd.py --tckpt checkpoints/teacher/best.ckpt --smodel resnet_18
     python train_kd.py --teacher_probabilities data/kits --smodel resnet_18 --kd kd dist
     python train_kd.py --tckpt nnunet:nnUNet_results/Dataset220/nnUNetTrainer__nnUNetPlans__2d:0 --smodel malunet
 
@@ -33,7 +34,7 @@ from engine.options import (
 )
 from utils.errors import run
 from utils.options import Parser
-from utils.ranks import refuse_several_processes
+from utils.ranks import is_rank, refuse_several_processes
 
 
 def main() -> None:
@@ -41,9 +42,21 @@ def main() -> None:
     parser.add_argument("--list_methods", action=ListMethods, help="print the methods with their options, and stop")
     groups = (StudentOptions, MethodOptions, DistillationOptions, DataOptions, TrainingOptions)
     chosen, method_options, distillation, data, training = parser.read(*groups, epochs=120)
-    refuse_several_processes()
+
+    if training.mode == "test" or not is_rank():
+        refuse_several_processes()
 
     # PyTorch takes seconds to load, and --help should not wait for it.
+    from engine.training.ranks import together
+
+    with together(training) as training:
+        distil(chosen, replace(distillation, methods=method_options.specs()), data, training)
+
+
+def distil(
+    chosen: StudentOptions, distillation: DistillationOptions, data: DataOptions, training: TrainingOptions
+) -> None:
+    """Train the student, or test it."""
     from datasets.slices.answers import StoredAnswers
     from engine.device import choose_device
     from engine.nnunet.segmenter import load_teacher
@@ -52,7 +65,6 @@ def main() -> None:
     from networks import network_name
     from utils.progress import print_note
 
-    methods = method_options.specs()  # what the student learns from the teacher
     teacher, checkpoint, answers = None, {}, None
     if distillation.tckpt:
         teacher, checkpoint = load_teacher(distillation.tckpt, choose_device(training.device), data)
@@ -62,7 +74,7 @@ def main() -> None:
         answers = StoredAnswers.open(distillation.teacher_probabilities, data.task)
     student = network_name(chosen.smodel or "resnet_18")
     decided = decide_data(data, teacher, answers)  # what was not given is the teacher's
-    run_options = RunOptions(student, decided, training, replace(distillation, methods=methods))
+    run_options = RunOptions(student, decided, training, distillation)
     if training.mode == "test":
         from engine.evaluation.evaluate import test_run
 

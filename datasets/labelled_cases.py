@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from datasets.window import volume_window
 from utils.errors import UserError, join_errors
 from utils.progress import print_note
 from utils.stored_as import StoredAs
+
+Choose: TypeAlias = Callable[[Sequence[str]], Sequence[str]]
+"""Which of the names of cases to go on with, of all that were asked for and are there."""
 
 
 @dataclass
@@ -44,13 +48,13 @@ class LabelledCase:
 
 
 def cases_in_slices(
-    slices: SliceFolder, names: Iterable[str], window: tuple[float, float] | None
+    slices: SliceFolder, names: Iterable[str], window: tuple[float, float] | None, choose: Choose = list
 ) -> Iterator[LabelledCase]:
     """Cases of a folder of slices, by their names in any layout; those with every slice have their spacing."""
     names = list(dict.fromkeys(match_case(name, slices.cases) for name in names))
     if missing := sorted(set(names) - set(slices.cases)):
         raise UserError(f"{slices.folder}: no slices of {', '.join(missing)}; it has {', '.join(slices.cases)}")
-    for name in names:
+    for name in choose(names):
         image, label = slices.read_case(name)
         spacing = slices.spacing(name) if slices.complete(name) else None
         numbers = tuple(case_of(each)[1] for each in slices.cases[name])
@@ -66,6 +70,7 @@ def raw_cases(
     names: Sequence[str] | None,
     window: tuple[float, float] | None,
     reading: ReadingOptions = AS_IT_SHOULD_BE,
+    choose: Choose = list,
 ) -> Iterator[LabelledCase]:
     """Cases read from raw files, by their names in any layout; `names` None: every case with a segmentation.
 
@@ -80,6 +85,7 @@ def raw_cases(
     _refuse_without_label(root, found, sorted(set(chosen) - set(cases)))
     errors: list[str] = []
     notes: dict[str, list[str]] = {}
+    chosen = list(choose(chosen))
     for name in chosen:
         try:
             volume = read_volume(

@@ -23,7 +23,7 @@ from datasets.slices.slice_folder import SliceFolder, case_of
 from datasets.slices.unlabelled import UnlabelledSlices
 from datasets.step_batches import StepBatches
 from utils.ahead import ahead
-from utils.batch import UNLABELLED, Batch, Stored, middle, mixup
+from utils.batch import UNLABELLED, Batch, Stored, middle, mixup, part_sizes
 from utils.seeding import generator
 from utils.stored_as import StoredAs, known
 
@@ -177,6 +177,8 @@ class TrainingLoader:
         mixup_alpha: of `utils.batch.mixup`; 0 mixes nothing. cache: of the dataset, which loads in place of workers.
         """
         self.dataset, self.mixup_alpha, self.device, self.cache = dataset, mixup_alpha, device, cache
+        self.part, self.parts = 0, 1
+        """What `between` gives of every batch: its part of this number, of so many."""
         self.batches = StepBatches(
             len(dataset), batch_size, dataset.seed, len(dataset.unlabelled or ()), unlabelled_per_batch
         )
@@ -197,12 +199,30 @@ class TrainingLoader:
         return self.batches.per_epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        """The first epoch."""
-        return self.between(0, self.steps_per_epoch)
+        """The first epoch, of whole batches."""
+        return self._between(0, self.steps_per_epoch)
 
     def between(self, start: int, stop: int) -> Iterator[Batch]:
-        """The batches of a run's steps from `start` to before `stop`, one epoch after another."""
+        """The batches of a run's steps from `start` to before `stop`, one epoch after another; of each the own part."""
+        if self.parts == 1:
+            return self._between(start, stop)
+        return self._parts_of(start, stop)
+
+    def _parts_of(self, start: int, stop: int) -> Iterator[Batch]:
+        # Mixing takes the whole batch.
+        cut_here = bool(self.mixup_alpha)
+        batches = self._between(start, stop) if cut_here else self._between(start, stop, self.part, self.parts)
+        for step, batch in enumerate(batches, start):
+            sizes = part_sizes(self.batches.size_of(step), self.parts)
+            own = batch
+            if cut_here:
+                place = sum(sizes[: self.part])
+                own = batch.part(slice(place, place + sizes[self.part]) if sizes[self.part] else slice(1))
+            yield own._replace(parts=sizes)
+
+    def _between(self, start: int, stop: int, part: int = 0, parts: int = 1) -> Iterator[Batch]:
         self.batches.steps = range(start, stop)
+        self.batches.part, self.batches.parts = part, parts
         if self.cache:
             cache = self.cache
             loaded: Iterator[tuple[Framed | Batch, list[Item]]] = ((cache.load(items), items) for items in self.batches)

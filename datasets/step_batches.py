@@ -7,6 +7,7 @@ from itertools import islice
 
 from torch.utils.data import Sampler
 
+from utils.batch import part_sizes
 from utils.seeding import generator
 
 
@@ -29,6 +30,8 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
         self.per_epoch = -(-n // batch_size)
         self.steps = range(self.per_epoch)
         """Of the run, those to give batches for; set before each iteration."""
+        self.part, self.parts = 0, 1
+        """Which part of every batch to give, of how many; one that is empty gets the batch's first sample."""
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -43,7 +46,17 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
             labelled = order[place * self.batch_size : (place + 1) * self.batch_size]
             if len(labelled) < 2:
                 labelled += order[: self.batch_size - len(labelled)]
-            yield [(epoch, i) for i in (*labelled, *islice(unlabelled, self.unlabelled_each))]
+            items = [(epoch, i) for i in (*labelled, *islice(unlabelled, self.unlabelled_each))]
+            sizes = part_sizes(len(items), self.parts)
+            start = sum(sizes[: self.part])
+            yield items[start : start + sizes[self.part]] or items[:1]
+
+    def size_of(self, step: int) -> int:
+        """How many samples the whole batch of a step has."""
+        labelled = min(self.batch_size, self.n - step % self.per_epoch * self.batch_size)
+        if labelled < 2:
+            labelled += min(self.n, self.batch_size - labelled)
+        return labelled + self.unlabelled_each
 
     def _unlabelled_from(self, place: int) -> Iterator[int]:
         """Indices of unlabelled slices from a place of their sequence on; each round of them has its own numbers.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from distillation.segmentation_loss import batch_loss, segmentation_equation
 from distillation.task import TrainingTask, with_sum
 from distillation.teacher import Teacher
 from networks.contract import Features, SegmentationNetwork
+from utils.across import gather, own_draws, whole_batch
 from utils.batch import UNLABELLED, Batch, most_probable
 from utils.errors import UserError
 
@@ -67,8 +68,10 @@ class Distiller(TrainingTask):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """{term: weighted scalar, ..., "loss": their sum}; autocast reaches the networks, not the losses."""
-        teacher = in_float32(self.teacher.features(batch), self.teacher.channels.has_decoder)
-        student = in_float32(self.network.features(batch.image), self.network.channels.has_decoder)
+        with own_draws(batch):
+            teacher = in_float32(self.teacher.features(batch), self.teacher.channels.has_decoder, batch.parts)
+            student = in_float32(self.network.features(batch.image), self.network.channels.has_decoder, batch.parts)
+        batch = whole_batch(batch)
         with torch.autocast(student.logits.device.type, enabled=False):
             segmentation = batch_loss(student.logits, batch, self.method.focal_detached)
             terms = self.method(student, teacher, with_teachers_masks(batch, teacher.logits))
@@ -110,9 +113,12 @@ def with_teachers_masks(batch: Batch, logits: Tensor) -> Batch:
     return batch._replace(mask=torch.where(batch.mask == UNLABELLED, predicted, batch.mask))
 
 
-def in_float32(features: Features, has_decoder: bool) -> Features:
-    """The same features in float32; without a decoder its stages stay the encoder's own maps."""
-    encoder = tuple(maps.float() for maps in features.encoder)
-    decoder = tuple(maps.float() for maps in features.decoder) if has_decoder else encoder[3::-1]
-    block = None if features.block is None else in_float32(features.block, has_decoder)
-    return Features(encoder, decoder, features.logits.float(), block)
+def in_float32(features: Features, has_decoder: bool, parts: Sequence[int] = ()) -> Features:
+    """The same features in float32; without a decoder its stages stay the encoder's own maps.
+
+    parts: of a batch that several processes share (`utils.across.gather`); then the features of all of it.
+    """
+    encoder = tuple(gather(maps.float(), parts) for maps in features.encoder)
+    decoder = tuple(gather(maps.float(), parts) for maps in features.decoder) if has_decoder else encoder[3::-1]
+    block = None if features.block is None else in_float32(features.block, has_decoder, parts)
+    return Features(encoder, decoder, gather(features.logits.float(), parts), block)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.across import add_up
+
 Groups = Mapping[str, Sequence[nn.Parameter]]
 
 SCALE = 2.0**14
@@ -17,7 +19,8 @@ SCALE = 2.0**14
 def gradient_norms(terms: Mapping[str, Tensor], groups: Groups) -> dict[str, dict[str, Tensor]]:
     """For each term the L2 norm of its gradient on each group of parameters; the graph is kept.
 
-    A term that doesn't reach a group has norm 0 there. No `.grad` changes.
+    A term that doesn't reach a group has norm 0 there. No `.grad` changes. Where several processes share the batch,
+    `terms` are of all of it, and the parameters the network's.
     """
     return {term: _norms(value, groups, SCALE) for term, value in terms.items()}
 
@@ -29,6 +32,7 @@ def _norms(value: Tensor, groups: Groups, scale: float) -> dict[str, Tensor]:
         if value.requires_grad
         else [None] * len(parameters)
     )
+    add_up([gradient for gradient in gradients if gradient is not None])
     squares = iter(value.new_zeros(()) if g is None else (g.float() / scale).square().sum() for g in gradients)
     norms = {name: torch.stack([next(squares) for _ in group]).sum().sqrt() for name, group in groups.items()}
     if scale != 1 and not all(norm.isfinite() for norm in norms.values()):

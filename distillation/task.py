@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from distillation.segmentation_loss import batch_loss, segmentation_equation
 from networks.contract import SegmentationNetwork
+from utils.across import gather, own_draws, whole_batch
 from utils.batch import Batch
 
 NETWORK = "network."
@@ -65,9 +66,10 @@ class SupervisedTask(TrainingTask):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """{term: weighted scalar, ..., "loss": their sum}; autocast reaches the network, not the losses."""
-        logits = self.network(batch.image)
+        with own_draws(batch):
+            logits = self.network(batch.image)
         with torch.autocast(logits.device.type, enabled=False):
-            terms = batch_loss(logits.float(), batch)
+            terms = batch_loss(gather(logits.float(), batch.parts), whole_batch(batch))
         return with_sum(terms)
 
     def equation(self) -> str:

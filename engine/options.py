@@ -136,6 +136,9 @@ class TrainingOptions:
         identity=False,
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps", identity=False)
+    sync_bn: bool = option(
+        False, "batch norm over the whole batch of several processes, on GPUs (docs/scaling.md)", identity=False
+    )
     deterministic: bool = option(
         False, "the same weights at every launch on a GPU too, more slowly; a CPU always gives them", identity=False
     )

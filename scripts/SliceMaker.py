@@ -5,6 +5,7 @@
     python scripts/SliceMaker.py --inpath RAW --outpath SLICES --dataset kits --task tumor --labelled 20
     python scripts/SliceMaker.py --inpath RAW --outpath SLICES --dataset kits --task tumor --teacher_probabilities DIR
     python scripts/SliceMaker.py --inpath cases.csv --outpath SLICES --dataset list --labels 1=organ 2=tumor
+    python scripts/SliceMaker.py --inpath RAW --outpath SLICES --dataset kits --task tumor --shard 1/3
 
 Of training cases it cuts the slices with the target and a share of the others, of validation and test cases every
 slice. A second run with the same options does nothing; with other options it does only what these change.
@@ -31,27 +32,35 @@ All cases that cannot be used are named in one pass, and nothing can be trained 
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 
 import _root  # noqa: F401
 
 from datasets.raw.options import ListOptions, ReadingOptions
 from datasets.slicing.options import AnswerOptions, RawOptions, SliceMakerOptions
-from utils.errors import run
+from utils.errors import UserError, run
+from utils.lock import only_one
 from utils.options import Parser
 from utils.ranks import refuse_several_processes
+from utils.shards import Place, Shard, ShardOptions, take_part
 
 ALIASES = {"in_path": "inpath", "out_path": "outpath", "process_num": "workers"}
 """The published spellings."""
 
 
 def main() -> None:
-    groups = (RawOptions, ListOptions, SliceMakerOptions, AnswerOptions, ReadingOptions)
-    raw, of_list, options, of_teacher, reading = Parser(__doc__, ALIASES).read(*groups)
-    refuse_several_processes()
+    groups = (RawOptions, ListOptions, SliceMakerOptions, AnswerOptions, ReadingOptions, ShardOptions)
+    raw, of_list, options, of_teacher, reading, of_several = Parser(__doc__, ALIASES).read(*groups)
+    if not of_several.shard:
+        refuse_several_processes()
+    elif options.resplit or of_teacher.teacher_probabilities:
+        flag = "resplit" if options.resplit else "teacher_probabilities"
+        raise UserError(f"--{flag}: is work for one process; run it without --shard when all shards are done")
 
     from datasets.raw import open_layout
     from datasets.slicing.slicemaker import find_raw, make_slices
-    from engine.provenance import digest_of, write_run_file
+    from datasets.slicing.summary import SliceMakerSummary
+    from engine.provenance import RUN_FILE, digest_of, write_run_file
 
     started = time.monotonic()
     layout = open_layout(raw.dataset, raw.inpath, of_list.labels, of_list.window, raw.channel)
@@ -62,11 +71,18 @@ def main() -> None:
 
         # Before hours of cutting.
         answers = Answers(of_teacher, find_raw(raw.inpath, layout, options))
-    summary = make_slices(raw.inpath, raw.outpath, layout, label_map, options, reading)
-    if summary.all_files:
-        digests = {case: digest_of(files) for case, files in summary.all_files.items()}
-        write_run_file(raw.outpath, None, digests, label_map.classes, time.monotonic() - started)
-    print(summary)
+
+    def work(shard: Shard | None) -> SliceMakerSummary:
+        summary = make_slices(raw.inpath, raw.outpath, layout, label_map, options, reading, shard)
+        if summary.all_files:
+            digests = {case: digest_of(files) for case, files in summary.all_files.items()}
+            with only_one(raw.outpath / f".{RUN_FILE}.lock", "is writing there", wait=True):
+                write_run_file(raw.outpath, None, digests, label_map.classes, time.monotonic() - started)
+        print(f"shard {shard}: {len(summary.all_files)} cases cut now" if shard else summary, flush=True)
+        return summary
+
+    decides = {**asdict(raw), **asdict(of_list), **asdict(options), **asdict(reading), "workers": None}
+    summary = take_part(Place(raw.outpath, "cases.json", "is cutting there", str(decides)), of_several.shard, work)
     if answers is not None:
         print(answer_slices(raw.outpath, layout, label_map, answers, options.workers, reading))
     summary.refuse_unusable()

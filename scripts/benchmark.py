@@ -24,7 +24,8 @@ result.json and, for other data, also_<name>.json.
 The same command continues where it stopped. With further students, methods and seeds in it, only these are trained; the
 tables show what the command names. Other settings or data need another OUTPATH. On a CPU, the same command gives the
 same scores; where the length of "undistilled, longer" is measured, it differs from launch to launch. With --report and
---against ROW the tables of finished runs are written again, with the gains over another row.
+--against ROW the tables of finished runs are written again, with the gains over another row. --shard K/N trains every
+N-th run, beginning with the K-th: with the same command N times, on one folder, the last to end writes the tables.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ from utils.ranks import refuse_several_processes
 
 def main() -> None:
     options, data, training = read_command(__doc__)
-    refuse_several_processes()
+    if not options.shard:
+        refuse_several_processes()
     # A line is printed when a run ends; progress bars of several at the same time would only mix.
     os.environ["TQDM_DISABLE"] = "1"
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -5,6 +5,7 @@
     python scripts/predict.py --ckpt best.ckpt --inpath data/raw/kits19 --outpath predictions --largest_component 2
     python scripts/predict.py --ckpt best.ckpt --inpath incoming --outpath predictions --preview --probabilities
     python scripts/predict.py --ckpt best.ckpt --inpath STUDY --outpath predictions --dicom_seg
+    python scripts/predict.py --ckpt best.ckpt --inpath incoming --outpath predictions --shard 1/3
 
 A folder is read by the checkpoint's layout (KiTS cases without labels too), or, failing that, as NIfTI files in it and
 below it, whose folders are kept: those named as segmentations are left out, and nnU-Net's NAME_0000, NAME_0001, ...
@@ -25,14 +26,16 @@ from utils.errors import run
 from utils.files import check_folder
 from utils.options import Parser
 from utils.ranks import refuse_several_processes
+from utils.shards import ShardOptions
 
 ALIASES = {"input": "inpath", "output": "outpath"}
 
 
 def main() -> None:
-    refuse_several_processes()
-    parser = Parser(__doc__, ALIASES)
-    options, prediction, reading, dicom = parser.read(OutputOptions, PredictionOptions, IntensityOptions, DicomOptions)
+    groups = (OutputOptions, PredictionOptions, IntensityOptions, DicomOptions, ShardOptions)
+    options, prediction, reading, dicom, of_several = Parser(__doc__, ALIASES).read(*groups)
+    if not of_several.shard:
+        refuse_several_processes()
 
     # PyTorch takes seconds to load, and --help should not wait for it.
     from engine.prediction.carry_out import predict_cases
@@ -41,9 +44,8 @@ def main() -> None:
 
     check_folder(options.outpath.parent if options.is_one_file else options.outpath)
     segmenter, _ = open_segmenter(prediction)
-    predict_cases(
-        segmenter, made_by(segmenter, prediction, options, reading, dicom), prediction, options, reading, dicom
-    )
+    made = made_by(segmenter, prediction, options, reading, dicom)
+    predict_cases(segmenter, made, prediction, options, reading, dicom, of_several.shard)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,8 @@ class Batch(NamedTuple):
 
     To train a volumetric network, images are blocks of slices, [B, 1, D, H, W], and masks [B, D, H, W]. For a
     volumetric teacher, `block` [B, D, H, W] has the slices around each image, which is the one in their middle.
+
+    parts: of a batch that several processes share, how many of its samples each has; this one holds only its own.
     """
 
     image: Tensor
@@ -58,6 +60,15 @@ class Batch(NamedTuple):
     answers: Tensor | None = None
     stored: Stored | None = None
     block: Tensor | None = None
+    parts: tuple[int, ...] = ()
+
+    def part(self, place: slice) -> Batch:
+        """Some of the samples, of a batch without stored values."""
+        other, answers, block = (
+            None if value is None else value[place] for value in (self.other_mask, self.answers, self.block)
+        )
+        own = self._replace(image=self.image[place], mask=self.mask[place], cases=self.cases[place])
+        return own._replace(other_mask=other, answers=answers, block=block)
 
     @property
     def slices(self) -> int:
@@ -72,6 +83,11 @@ class Batch(NamedTuple):
         stored = None if self.stored is None else self.stored.to(device)
         block = None if self.block is None else self.block.to(device, non_blocking=True)
         return self._replace(image=image, mask=mask, other_mask=other, answers=answers, stored=stored, block=block)
+
+
+def part_sizes(samples: int, parts: int) -> tuple[int, ...]:
+    """How many of a batch's samples are in each of its parts, the first ones taking what does not divide."""
+    return tuple(samples // parts + (number < samples % parts) for number in range(parts))
 
 
 def middle(block: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,8 @@ def atomic_write(path: Path, *, last: bool = True) -> Iterator[Path]:
     bytes are on the disk, and the new name too, unless other files follow in the folder and this is not the `last`.
     UserError if the file cannot be written; an earlier one is then left as it was.
     """
-    temporary = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
+    # With the machine's name, for processes of several may write in one shared folder.
+    temporary = path.with_name(f"{UNFINISHED}{platform.node()[:60]}-{os.getpid()}-{path.name}")
     with writing(path):
         make_folder(path.parent)
         try:

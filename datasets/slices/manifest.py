@@ -131,7 +131,7 @@ class Manifest:
     labels: tuple[int, ...] = ()
     channel: int | None = None
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, name: str = MANIFEST) -> None:
         content = {
             "dataset": self.dataset,
             "window": self.window,
@@ -141,14 +141,14 @@ class Manifest:
             "tasks": {name: label_map.to_dict() for name, label_map in self.tasks.items()},
             "cases": {name: self.cases[name].to_dict() for name in sorted(self.cases)},
         }
-        write_json(folder / MANIFEST, content)
+        write_json(folder / name, content)
 
     @staticmethod
-    def load(folder: Path) -> Manifest | None:
+    def load(folder: Path, name: str = MANIFEST) -> Manifest | None:
         """None if the folder has no cases.json; UserError if it has one that cannot be read."""
-        if not (folder / MANIFEST).is_file():
+        if not (folder / name).is_file():
             return None
-        content = read_json(folder / MANIFEST)
+        content = read_json(folder / name)
         try:
             for name in (*content["tasks"], *content["cases"]):
                 # They become the names of files.
@@ -165,7 +165,7 @@ class Manifest:
                 channel=content.get("channel"),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError):
-            raise UserError(f"{folder / MANIFEST}: is damaged; delete the folder and run SliceMaker again") from None
+            raise UserError(f"{folder / name}: is damaged; delete the folder and run SliceMaker again") from None
 
 
 def to_ranges(numbers: Iterable[int]) -> str:

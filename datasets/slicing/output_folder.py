@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from datasets.raw.layout import Layout
 from datasets.slices.digests import slice_digest
-from datasets.slices.manifest import MANIFEST, Manifest
+from datasets.slices.manifest import MANIFEST, Manifest, ManifestCase
 from datasets.slices.slice_folder import case_of, list_file, slice_files, slice_name
 from utils.errors import UserError
 from utils.files import atomic_write, make_folder, remove_unfinished
+from utils.shards import Shard
 
 
 class OutputFolder:
     """One folder of slices: its manifest, and the slice numbers on disk of each case."""
 
-    def __init__(self, folder: Path, layout: Layout) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, layout: Layout, shard: Shard | None = None) -> None:
+        """What shards have cut is taken over: of all of them, or of one in its own process."""
+        self.folder, self.shard = folder, shard
+        self.cut_by_shard: dict[str, ManifestCase] = {}
         self.slices: dict[str, set[int]] = {}
         for name in slice_files(folder):
             case, index = case_of(name)
@@ -30,6 +34,10 @@ class OutputFolder:
         if manifest is not None and manifest.dataset != layout.name:
             raise UserError(f"{folder}: holds slices of {manifest.dataset}; give another --outpath")
         self.manifest = manifest or Manifest(layout.name, layout.window, 0)
+        for part in part_files(folder):
+            if shard is None or part.name == part_name(shard):
+                self.cut_by_shard |= (Manifest.load(folder, part.name) or self.manifest).cases
+        self.manifest.cases |= self.cut_by_shard
 
     def on_disk(self, case: str) -> set[int]:
         return self.slices.setdefault(case, set())
@@ -74,6 +82,26 @@ class OutputFolder:
             self.manifest.save(self.folder)
         else:
             (self.folder / MANIFEST).unlink(missing_ok=True)
+        for part in part_files(self.folder):
+            part.unlink(missing_ok=True)
+
+    def begin(self) -> None:
+        """Before any slice is written, the manifest: a folder with slices and without one is refused."""
+        if self.shard is None or not (self.folder / MANIFEST).exists():
+            self.manifest.save(self.folder)
+
+    def add(self, case: str, entry: ManifestCase) -> None:
+        """Register a case that was cut; it is saved each time, so that an interrupted run can be continued.
+
+        A shard's cases go into a file of its own, since others write at the same time.
+        """
+        self.manifest.cases[case] = entry
+        self.on_disk(case).update(entry.written_slices)
+        if self.shard is None:
+            self.save_manifest()
+        else:
+            self.cut_by_shard[case] = entry
+            replace(self.manifest, cases=self.cut_by_shard).save(self.folder, part_name(self.shard))
 
     def write_lists(self) -> None:
         """Write for each task the list of slices to train on; of test cases it lists the target slices."""
@@ -91,3 +119,12 @@ class OutputFolder:
     def remove_lists(self) -> None:
         for path in self.folder.glob(list_file(self.folder, self.manifest.dataset, "*").name):
             path.unlink()
+
+
+def part_name(shard: Shard) -> str:
+    """Of the manifest of what a shard has cut, until all have."""
+    return f".{MANIFEST}.{shard.label}.json"
+
+
+def part_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f".{MANIFEST}.shard-*-of-*.json"))

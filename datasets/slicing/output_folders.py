@@ -18,6 +18,7 @@ from datasets.slicing.output_folder import OutputFolder
 from datasets.splits import Split
 from utils.errors import UserError
 from utils.seeding import generator
+from utils.shards import Shard
 
 
 class OutputFolders:
@@ -36,10 +37,13 @@ class OutputFolders:
         split: Split,
         seed: int,
         reading: ReadingOptions = AS_IT_SHOULD_BE,
+        shard: Shard | None = None,
     ) -> None:
+        self.shard = shard
         self.inpath, self.outpath, self.layout, self.label_map = inpath, outpath, layout, label_map
         self.options, self.split, self.seed, self.reading = options, split, seed, reading
-        self.folders = [OutputFolder(folder, layout) for folder in (outpath, outpath / "train", outpath / "test")]
+        places = (outpath, outpath / "train", outpath / "test")
+        self.folders = [OutputFolder(folder, layout, shard) for folder in places]
         self.destinations = self.folders[1:] if split.train and split.test else self.folders[:1]
         tasks: dict[str, LabelMap] = {}
         for folder in self.folders:
@@ -84,31 +88,29 @@ class OutputFolders:
         """Bring the folders in line with split, options and sources, as far as possible without reading volumes.
 
         The slices of changed sources are deleted, the others moved to their destination. Until `finish` there are
-        no lists, so that nothing can be trained on a folder that is incomplete.
+        no lists, so that nothing can be trained on a folder that is incomplete. What killed processes were writing is
+        deleted, unless other shards may be at work.
         """
-        for folder in self.folders:
+        for folder in self.folders if self.shard is None else ():
             folder.remove_leftovers()
         for case in cases:
             self._move_or_remove(case)
             self._choose_again(case)
         for folder in self.folders:
             folder.remove_lists()
-        # Before any slice is written: a folder with slices and without a manifest is refused.
         for folder in self.destinations:
-            folder.manifest.save(folder.folder)
+            folder.begin()
 
     def jobs(self, cases: Sequence[Case]) -> list[CutJob]:
         """The cases left to cut after `arrange`: new ones, and those that lack slices or this run's task."""
         return [self._job(case) for case in cases if not self._is_done(case.name)]
 
     def add(self, case: str, entry: ManifestCase) -> None:
-        """Register a case that was cut; cases.json is saved each time, so that an interrupted run can be continued."""
+        """Register a case that was cut."""
         folder = self.destination(case)
         if before := folder.manifest.cases.get(case):
             entry.digests = before.digests | entry.digests
-        folder.manifest.cases[case] = entry
-        folder.on_disk(case).update(entry.written_slices)
-        folder.save_manifest()
+        folder.add(case, entry)
 
     def remove_cases(self, cases: Sequence[str]) -> None:
         for folder in self.folders:

@@ -30,6 +30,7 @@ from utils.cores import usable_cores
 from utils.errors import UserError
 from utils.parallel import run_in_processes
 from utils.progress import progress
+from utils.shards import Shard
 
 # Bytes of files, which are cut in the second that it takes to start one.
 WORTH_A_PROCESS = 1 << 25
@@ -42,8 +43,12 @@ def make_slices(
     label_map: LabelMap,
     options: SliceMakerOptions,
     reading: ReadingOptions = AS_IT_SHOULD_BE,
+    shard: Shard | None = None,
 ) -> SliceMakerSummary:
     """Cut the cases of `inpath` into slices in `outpath`.
+
+    A shard cuts its share of the cases and leaves all that is of the whole, such as the split and the lists, to the
+    run without one that follows.
 
     The split is drawn and saved as splits.json before any case is cut; later runs keep it. Cases that are already
     cut with the same options are left alone, so that an interrupted run can be continued. Cases without segmentation
@@ -62,7 +67,7 @@ def make_slices(
         raise UserError(f"{found}; add those, or cut without by --unlabelled")
     summary = SliceMakerSummary()
     if labelled:
-        summary = _cut_labelled(inpath, outpath, layout, label_map, labelled, options, reading)
+        summary = _cut_labelled(inpath, outpath, layout, label_map, labelled, options, reading, shard)
     set_aside = set(summary.split.unlabelled)
     masked = [replace(case, label=None) if case.name in set_aside else case for case in cases]
     folder = outpath / UNLABELLED_FOLDER
@@ -72,7 +77,9 @@ def make_slices(
         summary.skipped = [case.name for case in cases if case.label is None and case.name not in there]
         masked = [case for case in masked if case.name not in summary.skipped]
     if options.unlabelled is not None or set_aside or any(case.name in there for case in labelled):
-        summary.unlabelled, unusable = _cut_unlabelled(inpath, folder, layout, masked, manifest, options, reading)
+        summary.unlabelled, unusable = _cut_unlabelled(
+            inpath, folder, layout, masked, manifest, options, reading, shard
+        )
         summary.unlabelled.set_aside = len(set_aside)
         summary.unusable += unusable
     summary.inpath, summary.left_out = inpath, cases.notes
@@ -96,13 +103,18 @@ def _cut_labelled(
     cases: Sequence[Case],
     options: SliceMakerOptions,
     reading: ReadingOptions,
+    shard: Shard | None,
 ) -> SliceMakerSummary:
     names = [case.name for case in cases]
     saved, split_options = saved_split(outpath / SPLITS, options.requested_split, options.resplit)
     split = split_of_cases(saved, cases, split_options)
     cut_options = CutOptions(options.slices, options.negatives)
-    folders = OutputFolders(inpath, outpath, layout, label_map, cut_options, split, split_options.seed, reading)
+    folders = OutputFolders(inpath, outpath, layout, label_map, cut_options, split, split_options.seed, reading, shard)
     _refuse_missing_cases(folders, names)
+    if shard:
+        mine = shard.of([case for case in cases if case.name not in split.unlabelled])
+        cut, errors = _cut(folders, mine, options.workers)
+        return SliceMakerSummary(cut=len(cut.files), new=cut.new, files=cut.files, unusable=list(errors.values()))
     is_first_run = not (outpath / SPLITS).exists()
     save_split(outpath / SPLITS, split, split_options)
     folders.remove_cases(split.unlabelled)
@@ -154,6 +166,7 @@ def _cut_unlabelled(
     manifest: Manifest | None,
     options: SliceMakerOptions,
     reading: ReadingOptions,
+    shard: Shard | None,
 ) -> tuple[UnlabelledSummary, list[str]]:
     """Cut the cases without segmentation, as training cases that have no target slice; also the errors of others.
 
@@ -166,12 +179,15 @@ def _cut_unlabelled(
     seed = SplitOptions(seed=default_seed if options.seed is None else options.seed).seed
     unlabelled = [case for case in cases if case.label is None]
     split = Split([case.name for case in unlabelled], [], [])
-    folders = OutputFolders(inpath, outpath, layout, NO_MASK, cut_options, split, seed, reading)
+    folders = OutputFolders(inpath, outpath, layout, NO_MASK, cut_options, split, seed, reading, shard)
     _refuse_missing_cases(folders, [case.name for case in cases])
-    folders.remove_cases([case.name for case in cases if case.label is not None])
+    if shard:
+        unlabelled = shard.of(unlabelled)
+    else:
+        folders.remove_cases([case.name for case in cases if case.label is not None])
     cut, errors = _cut(folders, unlabelled, options.workers) if unlabelled else (Cut(), {})
     unusable = list(errors.values())
-    if options.keep_going or not unusable:
+    if not shard and (options.keep_going or not unusable):
         folders.finish()
     entries = dict(folders.entries())
     notes = {name: entry.notes for name, entry in entries.items()}
@@ -190,9 +206,11 @@ class Cut:
 
 def _cut(folders: OutputFolders, cases: Sequence[Case], workers: int | None) -> tuple[Cut, dict[str, str]]:
     """Cut what is not on disk yet; what was, and the errors of the other cases, by their names, in their order."""
+    cut = Cut()
+    if folders.shard and not folders.jobs(cases):
+        return cut, {}  # Else a share that is done would take away the lists.
     folders.arrange(cases)
     jobs = folders.jobs(cases)
-    cut = Cut()
     errors: dict[str, str] = {}
     results = run_in_processes(cut_case, jobs, min(workers or usable_cores(), _most_workers(jobs)))
     bar = progress(results, "cutting", total=len(jobs), unit="case")

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from datasets.slices.digests import CONTENTS, SCORED_CONTENTS
 from datasets.slices.slice_folder import open_slices
-from engine.benchmark.costs import lengths_of, measure, read_costs
+from engine.benchmark.costs import is_measured, lengths_of, measure, read_costs
 from engine.benchmark.options import BenchmarkOptions
 from engine.benchmark.prepare import prepare
 from engine.benchmark.report import write_report
 from engine.benchmark.runs import Fold, Run, is_complete, plan_runs
-from engine.benchmark.teachers import score_teacher
+from engine.benchmark.teachers import in_turn, score_teacher
 from engine.benchmark.train_and_score import train_and_score_all
 from engine.device import choose_device
 from engine.options import DataOptions, TrainingOptions
 from engine.provenance import write_run_file
 from utils.errors import UserError
+from utils.lock import only_one
+from utils.shards import Shard
 
 
 class Outcome(NamedTuple):
@@ -43,25 +46,49 @@ class Outcome(NamedTuple):
 
 
 def carry_out(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions) -> Outcome:
-    """Train and score what is not finished yet, and write the report of what is."""
+    """Train and score what is not finished yet, and write the report of what is.
+
+    A shard trains its share of the runs, and writes the report if those of all are finished then.
+    """
     if options.report and not (options.outpath / "costs.json").exists():
         raise UserError(f"{options.outpath}: holds no benchmark yet; give the same command without --report first")
+    shard = options.shard
+    lock = only_one(options.outpath / f".{shard.label}.lock", f"is training shard {shard}") if shard else nullcontext()
+    with lock:
+        return _carry_out(options, data, training, shard)
+
+
+def _carry_out(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions, shard: Shard | None) -> Outcome:
     folds, students, rows, against = prepare(options, data, training)
-    costs = read_costs(folds[0]) if options.report else measure(folds[0], students, rows, options.longer_length)
+    with in_turn(options.outpath, shard):
+        costs = read_costs(folds[0])
+        if not (options.report or (shard and is_measured(costs, students, rows))):
+            costs = measure(folds[0], students, rows, options.longer_length)
     lengths = lengths_of(costs, students, options.longer_length)
     runs = plan_runs(folds, students, rows, sorted(set(options.seeds)), lengths)
-    waiting = [each for each in runs if not is_complete(each, anywhere=options.report)]
-    print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before: {options.outpath}", flush=True)
+    mine = shard.of(runs) if shard else runs
+    waiting = [each for each in mine if not is_complete(each, anywhere=options.report)]
+    of_shard = f" for shard {shard}" if shard else ""
+    print(
+        f"{len(mine)} runs{of_shard}, {len(mine) - len(waiting)} of them finished before: {options.outpath}", flush=True
+    )
     started = time.monotonic()
     if not options.report:
-        write_launch(folds, training)
-    teachers = [score_teacher(fold) for fold in folds]
+        with in_turn(options.outpath, shard):
+            write_launch(folds, training)
+    with in_turn(options.outpath, shard, "teacher"):
+        teachers = [score_teacher(fold) for fold in folds]
     failures = [] if options.report else train_and_score_all(waiting, options.jobs)
-    outcome = Outcome(folds, runs, teachers, failures)
-    if outcome.any_finished:
-        write_report(folds, runs, costs, teachers, against)
-    if not options.report:
-        write_launch(folds, training, time.monotonic() - started)
+    outcome = Outcome(folds, mine, teachers, failures)
+    with in_turn(options.outpath, shard):
+        missing = [each for each in runs if not is_complete(each, anywhere=True)] if shard else []
+        if missing:
+            unfinished = f"{len(missing)} of all {len(runs)} runs are not finished"
+            print(f"{unfinished}; the last shard, or --report, writes the tables")
+        elif outcome.any_finished:
+            write_report(folds, runs, costs, teachers, against)
+        if not options.report:
+            write_launch(folds, training, time.monotonic() - started)
     return outcome
 
 

@@ -55,6 +55,14 @@ def measure(fold: Fold, students: Sequence[str], rows: Sequence[Row], longer: fl
     return costs
 
 
+def is_measured(costs: Costs, students: Sequence[str], rows: Sequence[Row]) -> bool:
+    """Whether costs.json has them all, on whatever processor: shards on other machines keep to its lengths."""
+    names = {UNDISTILLED, *(row.step for row in rows)}
+    measured = all(names <= costs["steps"].get(student, {}).keys() for student in students)
+    lengths = {row.name for row in rows if row.name.endswith(EQUAL_TIME)}
+    return measured and all(lengths <= costs["lengths"].get(student, {}).keys() for student in students)
+
+
 def set_lengths(
     lengths: dict[str, float], steps: Mapping[str, Mapping[str, float]], rows: Sequence[Row], longer: float | None
 ) -> None:

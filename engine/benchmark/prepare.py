@@ -22,7 +22,7 @@ from engine.benchmark.folds import write_folds
 from engine.benchmark.options import BenchmarkOptions
 from engine.benchmark.rows import EQUAL_TIME, LONGER, ON_DISK, UNDISTILLED, Row, distinct_rows, read_row
 from engine.benchmark.runs import Fold, is_trained
-from engine.benchmark.teachers import teacher_folder, with_teacher
+from engine.benchmark.teachers import in_turn, teacher_folder, with_teacher
 from engine.device import choose_device
 from engine.nnunet.segmenter import load_teacher
 from engine.options import DataOptions, TrainingOptions, is_nnunet
@@ -44,13 +44,27 @@ class Prepared(NamedTuple):
 
 
 def prepare(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions) -> Prepared:
-    """As planned, with teachers: those that are not given are trained now, or, for a report, their folds left out."""
-    planned = plan(options, data, training)
-    folds = [
-        fold if fold.tckpt or fold.answers else with_teacher(fold, options.teacher_steps)
+    """As planned, with teachers: those that are not given are trained now, or, for a report, their folds left out.
+
+    Each shard begins with the teacher of another fold, and waits for those that others are training.
+    """
+    shard = options.shard
+    with in_turn(options.outpath, shard):
+        planned = plan(options, data, training)
+    kept = [
+        fold
         for fold in planned.folds
         if fold.tckpt or fold.answers or not options.report or is_trained(teacher_folder(fold))
     ]
+    first = shard.number - 1 if shard else 0
+    taught: dict[int, Fold] = {}
+    for place in ((first + turn) % len(kept) for turn in range(len(kept))):
+        fold = kept[place]
+        if not (fold.tckpt or fold.answers):
+            with in_turn(options.outpath, shard, f"{fold.label}teacher"):
+                fold = with_teacher(fold, options.teacher_steps)
+        taught[place] = fold
+    folds = [taught[place] for place in range(len(kept))]
     if not folds:
         raise UserError(f"{options.outpath}: no run is finished yet, so there is nothing to report")
     return planned._replace(folds=tuple(folds))

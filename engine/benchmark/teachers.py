@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,16 @@ from engine.training.schedule import Schedule
 from networks import file_label
 from utils.files import make_folder, read_json, write_json
 from utils.fingerprint import fingerprint_weights
+from utils.lock import only_one
 from utils.options import identity
+from utils.shards import Shard
 
 SEED = 0
+
+
+def in_turn(outpath: Path, shard: Shard | None, what: str = "results") -> AbstractContextManager[None]:
+    """One shard at a time at what all of them share; a benchmark of one process needs no lock."""
+    return only_one(outpath / f".{what}.lock", f"is at the {what}", wait=True) if shard else nullcontext()
 
 
 def teacher_folder(fold: Fold) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from datasets.labelled_cases import LabelledCase, cases_in_slices, raw_cases
+from datasets.labelled_cases import Choose, LabelledCase, cases_in_slices, raw_cases
 from datasets.raw import LIST, OWN_LABELS, channel_choice, open_layout
 from datasets.raw.layout import Layout
 from datasets.raw.options import AS_IT_SHOULD_BE, ListOptions, ReadingOptions
@@ -103,10 +103,11 @@ def cases_to_score(
     *,
     names: Sequence[str] = (),
     text: str = "evaluating",
+    choose: Choose = list,
 ) -> tqdm[LabelledCase]:
     """The cases that the options name, with a progress bar; UserError for an unknown one, or where there are none.
 
-    names: of the cases, in place of those that the options name; text: beside the bar.
+    names: of the cases, in place of those that the options name; text: beside the bar; choose: which of them.
     """
     dataset, part = options.dataset or segmenter.dataset, options.part or "test"
     given, names = names, names or options.cases
@@ -118,18 +119,20 @@ def cases_to_score(
         if of_list.window and of_list.window != segmenter.window:
             raise UserError("--window: cases are scored in the window that the network was trained with; leave it out")
         layout = layout_to_score(segmenter, options.inpath, dataset, of_list.labels, of_list.window)
-        cases = raw_cases_to_score(segmenter, layout, options.inpath, names or None, reading)
+        cases = raw_cases_to_score(segmenter, layout, options.inpath, names or None, reading, choose)
     else:
         folder = "test" if part == "test" else "train"
         slices = open_slices(options.test_data_path, dataset, segmenter.label_map.name, folder)
         names = names or list(slices.cases)
-        cases = slices_to_score(segmenter, slices, names)
+        cases = slices_to_score(segmenter, slices, names, choose)
     return progress(cases, text, total=len(names) or None, unit="case")
 
 
-def slices_to_score(segmenter: Segmenter, slices: SliceFolder, names: Sequence[str]) -> Iterator[LabelledCase]:
+def slices_to_score(
+    segmenter: Segmenter, slices: SliceFolder, names: Sequence[str], choose: Choose = list
+) -> Iterator[LabelledCase]:
     """`cases_in_slices` in the network's labels; UserError if their classes are others."""
-    cases = cases_in_slices(slices, names, segmenter.window)
+    cases = cases_in_slices(slices, names, segmenter.window, choose)
     trained = (segmenter.dataset, segmenter.label_map)
     return in_labels_of(trained, cases, slices.dataset, slices.label_map, slices.folder)
 
@@ -154,6 +157,7 @@ def raw_cases_to_score(
     inpath: Path,
     names: Sequence[str] | None = None,
     reading: ReadingOptions = AS_IT_SHOULD_BE,
+    choose: Choose = list,
 ) -> Iterator[LabelledCase]:
     """`raw_cases` in the network's labels; UserError if they have no such task.
 
@@ -166,7 +170,7 @@ def raw_cases_to_score(
             f"labels so, with --dataset {LIST} and --labels, or give other cases"
         )
     task = layout.tasks[name]
-    cases = raw_cases(layout, inpath, names, segmenter.window, reading)
+    cases = raw_cases(layout, inpath, names, segmenter.window, reading, choose)
     cases = in_labels_of((segmenter.dataset, segmenter.label_map), cases, layout.name, task, inpath)
     taught = {label for group in segmenter.label_map.labels for label in group}
     unknown = sorted({label for group in task.labels for label in group} - taught)
@@ -208,7 +212,8 @@ def describe_evaluation(
 
 def describe_scoring(scores: Scores, path: Path, segmenter: Segmenter, seconds: float) -> dict[str, Any]:
     """`describe_launch` with digests of the checkpoint in `path` and of each case's files."""
-    digests = {CHECKPOINT: file_digest(path)} | {case: digest_of(files) for case, files in scores.files.items()}
+    of_cases = {**scores.digests, **{case: digest_of(files) for case, files in scores.files.items()}}
+    digests = {CHECKPOINT: file_digest(path), **of_cases}
     device = next(segmenter.network.parameters()).device
     return describe_launch(device, digests, segmenter.label_map.classes, seconds)
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -31,13 +32,14 @@ class Scores(NamedTuple):
     """An entry for each case and region, by each protocol; empty where a protocol was not asked for.
 
     files: of each case, those that were read; notes: what is unusual in them, of cases of which there is something to
-    say.
+    say; digests: of the files of cases whose files are not named.
     """
 
     volumes: list[RegionScores]
     slice_protocol: list[RegionScores]
     files: dict[str, list[Path]]
     notes: dict[str, list[str]]
+    digests: Mapping[str, str] = MappingProxyType({})
 
     def add(self, case: LabelledCase) -> None:
         """What is kept of a case besides its scores."""

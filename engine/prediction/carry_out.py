@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,11 @@ from engine.options import PredictionOptions
 from engine.prediction.options import OutputOptions
 from engine.prediction.outputs import OWN_OUTPUT, Reports, name_outputs, without_own_outputs
 from engine.prediction.record import Record
-from engine.prediction.run import Pipeline
+from engine.prediction.run import Pipeline, Summary
 from engine.segmenter import Segmenter
 from utils.errors import UserError, join_errors
-from utils.files import make_folder
-from utils.lock import only_one
+from utils.fingerprint import fingerprint
+from utils.shards import Place, Shard, take_part
 
 if TYPE_CHECKING:
     from engine.prediction.seg_files import SegFiles
@@ -31,8 +32,9 @@ def predict_cases(
     options: OutputOptions,
     reading: IntensityOptions,
     dicom: DicomOptions,
+    shard: Shard | None = None,
 ) -> None:
-    """Predict what is not done by the same, write it, and print what is unusual.
+    """Predict what is not done by the same, write it, and print what is unusual; of a shard, its share of the cases.
 
     made: what decides the results besides the image (`made_by`). UserError that names the cases that failed.
     """
@@ -43,23 +45,31 @@ def predict_cases(
         from engine.prediction.seg_files import SegFiles  # highdicom takes seconds to load
 
         seg_files = SegFiles(segmenter, made["checkpoint"], dicom.labelmap, list(outputs))
-    reports = Reports.of(options)
-    make_folder(reports.run.parent)
-    with only_one(reports.lock, "is predicting there"):
-        record = Record(reports, found.root, made)
-        todo = {case: files for case, files in outputs.items() if options.overwrite or not record.is_done(case, files)}
+    place = place_of(Reports.of(options), made)
+
+    def work(share: Shard | None) -> Summary:
+        record = Record(Reports.of(options), place, found.root, made, share)
+        mine = dict(share.of(list(outputs.items()))) if share else outputs
+        todo = {case: files for case, files in mine.items() if options.overwrite or not record.is_done(case, files)}
         decision = segmenter.describe_decision(prediction.threshold)
         print(f"decision: {decision}", flush=True)
-        if len(todo) < len(outputs):
-            print(f"{len(outputs) - len(todo)} of {len(outputs)} cases are done (--overwrite predicts them again)")
+        if len(todo) < len(mine):
+            print(f"{len(mine) - len(todo)} of {len(mine)} cases are done (--overwrite predicts them again)")
         if todo:
             record.add_launch(segmenter, decision)
-        summary = Pipeline(segmenter, prediction, options, reading, record, seg_files).run(todo)
+        return Pipeline(segmenter, prediction, options, reading, record, seg_files).run(todo)
+
+    summary = take_part(place, shard, work)
     for note in [*found.notes, *summarise_notes(summary.notes)]:
         print(f"note: {note}")
     if summary.failed:
         failed = f"{len(summary.failed)} of {len(outputs)} cases could not be predicted"
         raise UserError(f"{failed}: {join_errors(summary.failed)}")
+
+
+def place_of(reports: Reports, made: Mapping[str, Any]) -> Place:
+    """Where the shards of a prediction meet."""
+    return Place(reports.run.parent, reports.run.name, "is predicting there", fingerprint([json.dumps(dict(made))]))
 
 
 def choose_cases(found: FoundCases, options: OutputOptions) -> list[Case]:

@@ -43,11 +43,6 @@ class Reports:
     csv: Path
     json: Path
 
-    @property
-    def lock(self) -> Path:
-        """Held by the process that writes them, and the results that they list."""
-        return self.run.with_name(f".{self.run.name}.lock")
-
     @staticmethod
     def of(options: OutputOptions) -> Reports:
         """run.json, volumes.csv, ... in the folder, or NAME.run.json, ... beside the one file."""

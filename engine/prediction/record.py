@@ -21,6 +21,7 @@ from utils.errors import UserError
 from utils.files import read_json, write_json, write_text
 from utils.fingerprint import file_digest
 from utils.options import identity
+from utils.shards import Place, Shard
 
 SAVE_EVERY = 5.0
 """Seconds from one run.json to the next: what a killed run has not recorded is predicted again."""
@@ -52,12 +53,28 @@ class Record:
     is done again.
     """
 
-    def __init__(self, reports: Reports, root: Path, made_by: Mapping[str, Any]) -> None:
-        """root: the folder that the images' names in the record are relative to."""
+    def __init__(
+        self, reports: Reports, place: Place, root: Path, made_by: Mapping[str, Any], shard: Shard | None = None
+    ) -> None:
+        """root: the folder that the images' names in the record are relative to.
+
+        A shard keeps its cases in a file of its own; the whole command takes the cases of all shards over.
+        """
         self.reports, self.root, self.made_by = reports, root, dict(made_by)
         self.launches, self.cases = _read(reports.run)
+        self.part = place.part(shard) if shard else None
+        self.of_part: set[str] = set()
+        for part in [self.part] if self.part else place.parts():
+            self.of_part |= self._take_over(*_read(part))
         self.saved = time.monotonic()
         self.lock = Lock()
+
+    def _take_over(self, launches: list[Any], cases: Mapping[str, Any]) -> set[str]:
+        """Add what a shard has done; the names of its cases."""
+        self.launches += [launch for launch in launches if launch not in self.launches]
+        for name, record in cases.items():
+            self.cases[name] = {**record, "launch": self.launches.index(launches[record["launch"]])}
+        return set(cases)
 
     def add_launch(self, segmenter: Segmenter, decision: str) -> None:
         """This command, of which only the last components of paths are kept, and the network; decision: in words."""
@@ -119,6 +136,7 @@ class Record:
         """A case that is done."""
         with self.lock:
             self.cases[case.name] = {"made_by": self.made_by, "launch": len(self.launches) - 1, **content}
+            self.of_part.add(case.name)
         if time.monotonic() - self.saved > SAVE_EVERY:
             self.save()
 
@@ -129,18 +147,23 @@ class Record:
         content = {"launch": len(self.launches) - 1, "error": reason, "source": {"file": self.shown(case.image)}}
         with self.lock:
             self.cases[case.name] = content
+            self.of_part.add(case.name)
 
     def save(self) -> None:
         """Write the reports; none where no case has, or had, a result: then there is only the error to tell."""
         with self.lock:
             cases = dict(sorted(self.cases.items()))
+            of_part = {name: record for name, record in cases.items() if name in self.of_part}
+        self.saved = time.monotonic()
+        if self.part:
+            write_json(self.part, {"launches": self.launches, "cases": of_part})
+            return
         if not self.reports.run.exists() and all("error" in record for record in cases.values()):
             return
         rows = table(cases)
         write_text(self.reports.csv, to_csv(rows))
         write_json(self.reports.json, rows)
         write_json(self.reports.run, {"launches": self.launches, "cases": cases})
-        self.saved = time.monotonic()
 
 
 def _read(path: Path) -> tuple[list[Any], dict[str, Any]]:

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import torch
+from torch import nn
+
 from datasets.blocks import BlockDataset
 from datasets.frame import Frame
 from datasets.loader import SliceDataset, TrainingLoader
@@ -38,6 +41,7 @@ from engine.training.term_recorder import TermRecorder
 from engine.training.trainer import Trainer
 from engine.training.validation import Validation
 from networks import see_blocks
+from utils.across import gather_text, rank, ranks
 from utils.errors import UserError
 from utils.files import write_json
 from utils.fingerprint import fingerprint, fingerprint_weights
@@ -77,7 +81,14 @@ def decide_data(
 
 
 def train(trainer: Trainer) -> Trainer:
-    """Print and save the settings and the loss equation, train, choose the decision, and print the best score."""
+    """Print and save the settings and the loss equation, train, choose the decision, and print the best score.
+
+    Of several processes all train, and the first does the rest.
+    """
+    if not trainer.folder.writes:
+        with trainer.repeatably():
+            trainer.fit()
+        return trainer
     started = time.monotonic()
     announce(trainer)
     with trainer.repeatably():
@@ -137,6 +148,8 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_cont
     # From here on torch draws: the network's first weights, then those of what a method learns.
     seed_torch(training.seed)
     segmenter, init = new_segmenter(run, slices, teacher)
+    if training.sync_bn:
+        synchronise_batch_norm(segmenter.network, device)
     task = make_task(run, segmenter, teacher, answers).to(device)
 
     dataset = make_dataset(run, slices, names, segmenter, teacher, unlabelled, answers)
@@ -148,6 +161,7 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_cont
     cache = make_cache(training.cache, dataset, device)
     workers = choose_workers(training.workers)
     loader = TrainingLoader(dataset, batch_size, workers, per_batch, data.mixup, device, cache)
+    loader.part, loader.parts = rank(), ranks()
     schedule = Schedule.from_options(training, loader.steps_per_epoch)
     precision = Precision(training.amp, device)
     validation = Validation(segmenter, slices, val_cases, training.batch_size, precision)
@@ -165,12 +179,20 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_cont
         **distillation_config(run.distillation, teacher, of_answers, unlabelled),
     }
     cases = {"train": sorted({case_of(name)[0] for name in names}), "val": val_cases}
-    folder = RunFolder(run.folder, replace(run, data=data).name, config, cases)
+    folder = RunFolder(run.folder, replace(run, data=data).name, config, cases, writes=rank() == 0)
     trainer = Trainer(task, segmenter, loader, validation, schedule, precision, folder, training.save_every)
     trainer.deterministic = training.deterministic
     if begun:
         trainer.resume()
+    gather_text("ready")  # Before the first rank writes, the others have looked at the folder.
     return trainer
+
+
+def synchronise_batch_norm(network: nn.Module, device: torch.device) -> None:
+    """Batch norm over the whole batch of all processes; UserError where there are not several, on GPUs."""
+    if ranks() < 2 or device.type != "cuda":
+        raise UserError("--sync_bn: needs several processes on GPUs, which torchrun starts; leave it out")
+    nn.SyncBatchNorm.convert_sync_batchnorm(network)
 
 
 def make_dataset(
@@ -239,7 +261,11 @@ def make_task(
         return SupervisedTask(student.network)
     source = find_teacher(options, student, teacher, answers)
     method = build_method(options.methods, student.network.channels, source.channels)
-    recorder = TermRecorder(run.folder / "terms.jsonl", options.record_terms) if options.record_terms else None
+    recorder = (
+        TermRecorder(run.folder / "terms.jsonl", options.record_terms, writes=rank() == 0)
+        if options.record_terms
+        else None
+    )
     return Distiller(student.network, source, method, options.kd_schedule, options.balance, recorder)
 
 

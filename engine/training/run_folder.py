@@ -18,13 +18,15 @@ class RunFolder:
     """best.ckpt, last.ckpt, history.json, TensorBoard's events in log/, and the best checkpoint under the run's name.
 
     name: <dataset>_<task>_<model>, for checkpoint_<name>_<epoch>.ckpt; config: what decides the result, for a run is
-    resumed only with the same; cases: names under "train" and "val". The last two are part of every checkpoint.
+    resumed only with the same; cases: names under "train" and "val". The last two are part of every checkpoint. writes:
+    whether this process does, of several that train together.
     """
 
     path: Path
     name: str
     config: Mapping[str, Any]
     cases: Mapping[str, Sequence[str]]
+    writes: bool = True
 
     @property
     def best(self) -> Path:
@@ -41,11 +43,14 @@ class RunFolder:
 
     def make(self) -> None:
         """Make the folder, or clear it of what a killed process was writing."""
-        make_folder(self.path)
-        remove_unfinished(self.path)
+        if self.writes:
+            make_folder(self.path)
+            remove_unfinished(self.path)
 
     def save_best(self, network: Mapping[str, Any], epoch: int) -> None:
         """Keep a network as the best, in place of an earlier one; network: what prediction needs."""
+        if not self.writes:
+            return
         content = self._checkpoint(network)
         save_checkpoint(self.best, content)
         for older in self._named_copies():
@@ -84,7 +89,8 @@ class RunFolder:
         return content
 
     def save_history(self, history: Sequence[Mapping[str, Any]]) -> None:
-        write_json(self.path / "history.json", history)
+        if self.writes:
+            write_json(self.path / "history.json", history)
 
     def _named_copies(self) -> list[Path]:
         return named_copies(self.path, self.name)

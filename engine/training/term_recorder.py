@@ -24,12 +24,13 @@ class TermRecorder:
     `distillation.gradients.stage_groups`.
     """
 
-    def __init__(self, path: Path, every: int) -> None:
-        self.path, self.every = path, every
+    def __init__(self, path: Path, every: int, writes: bool = True) -> None:
+        """writes: False only measures, which all processes that train together have to do."""
+        self.path, self.every, self.writes = path, every, writes
         self.opened = False
 
     def __call__(self, step: int, terms: Mapping[str, Tensor], student: nn.Module) -> None:
-        if not self.opened:
+        if not self.opened and self.writes:
             self._drop_from(step)
             self.opened = True
         if step % self.every:
@@ -42,6 +43,8 @@ class TermRecorder:
                 for term, norms in gradient_norms(terms, stage_groups(student)).items()
             },
         }
+        if not self.writes:
+            return
         make_folder(self.path.parent)
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(_line(record))

@@ -29,6 +29,7 @@ from engine.training.run_folder import RunFolder
 from engine.training.schedule import Schedule
 from engine.training.validation import Validation
 from engine.training.validation_loss import ValidationLoss
+from utils.across import ranks, share_step, take_from_first
 from utils.batch import Batch
 from utils.checkpoint import shorten
 from utils.errors import UserError
@@ -103,6 +104,8 @@ class Trainer:
         self.health = Health(task, precision)
         self.validation_loss = ValidationLoss(task, loader.dataset, validation, self.health)
         self.deterministic = False
+        self.stops = False
+        """Whether all ranks are to stop after this step."""
 
     def repeatably(self) -> AbstractContextManager[None]:
         """To train and score in; where `deterministic` was asked for, that it holds."""
@@ -116,8 +119,10 @@ class Trainer:
             self._prepare()
             # From here on the folder is this run's, and no best.ckpt is ever without its last.ckpt.
             self.save_last()
+        take_from_first(self.task)
         self.task.train()
-        with event_log(self.folder.log, state.step) as events, stop_between_steps(self.interruption):
+        log = event_log(self.folder.log, state.step) if self.folder.writes else nullcontext()
+        with log as events, stop_between_steps(self.interruption):
             batches = self.loader.between(state.step, schedule.steps)
             bar = progress(batches, "training", total=schedule.steps, initial=state.step, unit="step")
             self.stopwatch.start_lap()
@@ -137,18 +142,19 @@ class Trainer:
                     self.term_sums[term] = self.term_sums.get(term, 0) + value.detach()
                 state.step, state.summed = state.step + 1, state.summed + 1
                 self.stopwatch.steps += 1
-                self.stopwatch.lap_slices += batch.slices
+                self.stopwatch.lap_slices += batch.slices * max(1, len(batch.parts))
 
                 validates = schedule.validates_after(state.step)
                 if validates:
                     self._validate(events)
                 due = self.save_every.is_over(state.step, time.monotonic() - saved)
-                if validates or due or self.interruption.requested:
+                stops = self.stops if ranks() > 1 else self.interruption.requested
+                if validates or due or stops:
                     self.save_last()
                     saved = time.monotonic()
                 if validates:
                     self.stopwatch.start_lap()
-                if self.interruption.requested and state.step < schedule.steps:
+                if stops and state.step < schedule.steps:
                     bar.close()
                     print(f"interrupted; --resume continues from {self.folder.last}")
                     raise KeyboardInterrupt
@@ -165,6 +171,7 @@ class Trainer:
         with self.precision.autocast():
             terms: dict[str, Tensor] = self.task(batch)
         self.precision.scaler.scale(terms["loss"]).backward()
+        self.stops = share_step(self.task, self.task.network, self.interruption.requested)
         self.progress.overflows += self.health.check(terms, batch.cases)
         for optimizer in self.optimizers:
             self.precision.scaler.step(optimizer)
@@ -178,14 +185,14 @@ class Trainer:
         self.progress.preparation = time.monotonic() - started
         self.progress.prepared = True
 
-    def _validate(self, events: EventLog) -> None:
+    def _validate(self, events: EventLog | None) -> None:
         """Score the network; log, print, and keep it if it is the best so far."""
         state = self.progress
         self._fetch_sums()
         speed = self.stopwatch.end_lap()
         means = {term: value / state.summed for term, value in state.sums.items()}
         scores = self.validation()
-        on_validation = self.validation_loss()
+        on_validation = self.validation_loss() if events else {}
         self.health.validated(scores.found)
         rate = self.optimizers[0].param_groups[0]["lr"]
         state.history.append(
@@ -202,7 +209,8 @@ class Trainer:
             **{f"validation/{name}": value for name, value in scores.metrics.items()},
             "lr": rate,
         }
-        events.add(state.step, numbers, {"validation/contours": self.validation.picture()})
+        if events:
+            events.add(state.step, numbers, {"validation/contours": self.validation.picture()})
         skipped = f", {state.overflows} steps skipped as fp16 overflowed" if state.overflows else ""
         print_line(
             f"step {state.step}/{self.schedule.steps}  loss {means['loss']:.4f}  Dice {scores.dice:.4f}  "
@@ -246,6 +254,8 @@ class Trainer:
 
     def save_last(self) -> None:
         """Everything that an interrupted run needs to end as an uninterrupted one."""
+        if not self.folder.writes:
+            return
         if self.progress.summed:
             self._fetch_sums()
         device = self.precision.device

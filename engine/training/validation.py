@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +20,10 @@ from datasets.slices.slice_folder import SliceFolder
 from engine.contours import PREDICTION_COLOUR, TRUTH_COLOUR, draw_contours, grey_picture, montage
 from engine.device import Precision
 from engine.evaluation.metrics import OVERLAP
-from engine.evaluation.score import score_cases
+from engine.evaluation.score import RegionScores, score_cases
 from engine.evaluation.summaries import mean_dice, summarise
 from engine.segmenter import Segmenter
+from utils.across import gather_text, rank, ranks
 from utils.progress import progress
 
 PICTURES = 4  # cases in the picture for TensorBoard
@@ -39,7 +42,10 @@ class ValidationScores(NamedTuple):
 
 @dataclass(frozen=True)
 class Validation:
-    """Scores every slice of `cases` of a folder of slices with the network in training."""
+    """Scores every slice of `cases` of a folder of slices with the network in training.
+
+    Where several processes train together, each scores a share of the cases, and all get the scores of all.
+    """
 
     segmenter: Segmenter
     slices: SliceFolder
@@ -48,12 +54,13 @@ class Validation:
     precision: Precision
 
     def __call__(self) -> ValidationScores:
-        cases = self.labelled_cases("validating")
+        cases = self.labelled_cases("validating", self.cases[rank() :: ranks()])
         with self.precision.autocast():
             # Overlap is all that picks a checkpoint; distances take many times longer, calibration a tenth.
             rows = score_cases(
                 self.segmenter, cases, batch_size=self.batch_size, distances=False, calibration=False
             ).volumes
+        rows = self._of_all(rows)
         metrics = {
             f"{region}/{metric}": summary["mean"]
             for region, metrics in summarise(rows, (*OVERLAP, "crop_lost")).items()
@@ -62,10 +69,19 @@ class Validation:
         }
         return ValidationScores(mean_dice(rows), metrics, any(row["predicted_voxels"] for row in rows))
 
-    def labelled_cases(self, text: str) -> tqdm[LabelledCase]:
-        """The cases one at a time, with a progress bar of this text."""
-        cases = cases_in_slices(self.slices, self.cases, self.segmenter.window)
-        return progress(cases, text, total=len(self.cases), unit="case")
+    def _of_all(self, own: list[RegionScores]) -> list[RegionScores]:
+        """The scores of all processes, in the order of the cases."""
+        shares = [json.loads(share) for share in gather_text(json.dumps(own))] if ranks() > 1 else [own]
+        of_case: dict[str, list[RegionScores]] = {}
+        for entry in chain.from_iterable(shares):
+            of_case.setdefault(entry["case"], []).append(entry)
+        return [entry for case in self.cases for entry in of_case[case]]
+
+    def labelled_cases(self, text: str, names: Sequence[str] | None = None) -> tqdm[LabelledCase]:
+        """The cases one at a time, or those of these names, with a progress bar of this text."""
+        names = self.cases if names is None else names
+        cases = cases_in_slices(self.slices, names, self.segmenter.window)
+        return progress(cases, text, total=len(names), unit="case")
 
     def picture(self) -> Tensor:
         """[3, H, W] in 0..1: of the first cases the largest target slice, and again with truth and prediction drawn."""

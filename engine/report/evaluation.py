@@ -1,0 +1,83 @@
+"""An evaluation from its options to its files: what scripts/evaluate.py does."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from datasets.raw.options import ListOptions, ReadingOptions
+from engine.evaluation.evaluate import cases_to_score, describe_evaluation, write_csv
+from engine.evaluation.options import EvaluationOptions
+from engine.evaluation.score import score_cases
+from engine.evaluation.shards import ScoredCases
+from engine.evaluation.summaries import format_summary
+from engine.options import PredictionOptions
+from engine.report.make import publish
+from engine.report.scoring import SHOWN_CASES, WorstCases, history_of
+from engine.reporting import EvaluatedNetwork
+from engine.segmenter import open_segmenter
+from utils.files import write_json
+from utils.fingerprint import file_digest, fingerprint
+from utils.options import identity
+from utils.shards import Place, Shard, take_part
+
+
+def evaluate(
+    options: EvaluationOptions,
+    of_list: ListOptions,
+    prediction: PredictionOptions,
+    reading: ReadingOptions,
+    shard: Shard | None = None,
+) -> None:
+    """Score the cases that the options name, or a share of them, and write summary and table once all are scored."""
+    started = time.monotonic()
+    segmenter, checkpoint = open_segmenter(prediction)
+    if not options.slice_protocol:
+        print(f"decision: {segmenter.describe_decision(prediction.threshold)}", flush=True)
+    worst = WorstCases(SHOWN_CASES if options.report else 0, oriented=options.inpath is not None)
+
+    def work(share: Shard | None) -> None:
+        scored = ScoredCases(place, share)
+        already = len(scored.cases)
+        began = time.monotonic()
+        for case in cases_to_score(segmenter, options, of_list, reading, choose=scored.choose):
+            scores = score_cases(
+                segmenter,
+                [case],
+                batch_size=prediction.batch_size,
+                threshold=prediction.threshold,
+                volumes=not options.slice_protocol,
+                slice_protocol=options.slice_protocol,
+                show=lambda case, labels, entries: worst.add(case, segmenter, {segmenter.model: labels}, entries),
+            )
+            scored.add(case.name, scores, time.monotonic() - began)
+            began = time.monotonic()
+        if share:
+            print(f"shard {share}: {len(scored.order)} cases, {already} of them scored before", flush=True)
+            return
+        seconds = scored.seconds if already else time.monotonic() - started
+        entries = scored.scores()
+        result = describe_evaluation(entries, options.protocol, prediction.ckpt, segmenter, checkpoint, seconds)
+        table = options.outpath.with_suffix(".csv")
+        write_csv(table, entries.slice_protocol if options.slice_protocol else entries.volumes)
+        write_json(options.outpath, result)
+        print(f"{options.protocol}, {result['cases']} cases\n{format_summary(result['regions'])}")
+        print(f"written: {options.outpath}, {table}")
+        if options.report:
+            network = EvaluatedNetwork(segmenter.model, result, history_of(prediction.ckpt), entries.volumes)
+            publish(options.report, [network], worst.viewer(segmenter, [segmenter.model]))
+
+    place = place_of(options, of_list, prediction, reading)
+    take_part(place, shard, work)
+
+
+def place_of(
+    options: EvaluationOptions, of_list: ListOptions, prediction: PredictionOptions, reading: ReadingOptions
+) -> Place:
+    """Where the shards of an evaluation meet, by all that decides its scores."""
+    decides = [identity(each) for each in (options, of_list, prediction, reading)]
+    for unimportant in ("outpath", "report", "device"):
+        for each in decides:
+            each.pop(unimportant, None)
+    key = fingerprint([file_digest(prediction.ckpt), json.dumps(decides)])
+    return Place(options.outpath.parent, options.outpath.name, "is evaluating there", key)

@@ -1,0 +1,184 @@
+"""Commands as several processes: together they leave what one leaves, and one that dies redoes nothing that is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import datasets.slicing.slicemaker as slicemaker
+from datasets.frame import Frame
+from datasets.labels import organ_and_tumor
+from tests.commands import Done, error_of, in_process, output_of
+from tests.data import kits_case
+from tests.small import save_untrained
+from utils.checkpoint import load_checkpoint, save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five cases of KiTS."""
+    root = tmp_path_factory.mktemp("raw")
+    for number in range(5):
+        kits_case(root, number)
+    return root
+
+
+@pytest.fixture(scope="module")
+def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("network") / "best.ckpt"
+    save_untrained(path, organ_and_tumor()["tumor"], Frame(32, 28))
+    save_checkpoint(path, {**load_checkpoint(path), "cases": {"train": [], "val": []}})
+    return path
+
+
+def files_in(folder: Path, *but: str) -> dict[str, bytes]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in but)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def killed_after(count: int, function: Callable[..., object]) -> Callable[..., object]:
+    """The function, until the process that calls it is killed."""
+    calls = iter(range(count))
+
+    def counted(*arguments: object, **named: object) -> object:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return function(*arguments, **named)
+
+    return counted
+
+
+def cut(raw: Path, out: Path, *words: object) -> Done:
+    words = ("--inpath", raw, "--outpath", out, "--test_fraction", 0.2, "--val_fraction", 0.2, "--workers", 1, *words)
+    return in_process("scripts/SliceMaker.py", *words)
+
+
+def test_slices(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output_of(cut(raw, tmp_path / "one"))
+    out = tmp_path / "several"
+    with monkeypatch.context() as patch:
+        patch.setattr(slicemaker, "cut_case", killed_after(1, slicemaker.cut_case))
+        assert cut(raw, out, "--shard", "1/3").returncode == 130
+    done = {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")}
+    assert done
+    assert "put together when" in output_of(cut(raw, out, "--shard", "2/3"))
+    assert not list(out.rglob("*_slices.npy"))  # nothing to train on yet
+    assert "shard 1/3: 1 cases cut now" in output_of(cut(raw, out, "--shard", "1/3"))
+    text = output_of(cut(raw, out, "--shard", "3/3"))
+    assert "cases: 5 (train 3, val 1, test 1), 0 cut now, 5 done before" in text
+    assert done.items() <= {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")}.items()
+    assert files_in(out, "run.json") == files_in(tmp_path / "one", "run.json")
+    before = files_in(out)
+    output_of(cut(raw, out, "--shard", "2/3"))  # leaves the lists alone
+    assert before.items() <= files_in(out).items()
+
+
+def test_slices_without_the_shard_that_never_came(raw: Path, tmp_path: Path) -> None:
+    output_of(cut(raw, tmp_path / "one"))
+    output_of(cut(raw, tmp_path / "several", "--shard", "2/2"))
+    assert "3 cut now, 2 done before" in output_of(cut(raw, tmp_path / "several"))
+    assert files_in(tmp_path / "several", "run.json") == files_in(tmp_path / "one", "run.json")
+
+
+def test_slices_of_a_case_that_cannot_be_used(raw: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "raw"
+    for number in range(4):
+        kits_case(broken, number)
+    (broken / "case_00002" / "imaging.nii.gz").write_bytes(b"nothing")
+    for out, shards in (("one", [[]]), ("several", [["--shard", "1/2"], ["--shard", "2/2"]])):
+        ended = [cut(broken, tmp_path / out, "--keep_going", *words) for words in shards]
+        assert ended[-1].returncode == 2 and "case_00002" in ended[-1].stderr
+    assert files_in(tmp_path / "several", "run.json") == files_in(tmp_path / "one", "run.json")
+
+
+def test_work_for_one_process_is_refused(raw: Path, tmp_path: Path) -> None:
+    assert "--resplit: is work for one" in error_of(cut(raw, tmp_path / "out", "--resplit", "--shard", "1/2"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As a scheduler starts them, which says so."""
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    yield
+
+
+def predict(raw: Path, ckpt: Path, out: Path, *words: object) -> Done:
+    words = ("--ckpt", ckpt, "--inpath", raw, "--outpath", out, "--device", "cpu", *words)
+    return in_process("scripts/predict.py", *words)
+
+
+def without_seconds(path: Path) -> list[list[str]]:
+    lines = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
+    place = lines[0].index("seconds")
+    return [line[:place] + line[place + 1 :] for line in lines]
+
+
+@pytest.mark.usefixtures("processes")
+def test_predictions(raw: Path, ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import engine.prediction.run as prediction
+
+    with monkeypatch.context() as patch:
+        patch.delenv("SLURM_PROCID")
+        output_of(predict(raw, ckpt, tmp_path / "one"))
+    out = tmp_path / "several"
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction, "predict_volume", killed_after(1, prediction.predict_volume))
+        assert predict(raw, ckpt, out, "--shard", "1/2").returncode == 130
+    done = {path: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+    assert len(done) == 1
+    output_of(predict(raw, ckpt, out, "--shard", "2/2"))
+    assert not (out / "run.json").exists()
+    assert "1 of 3 cases are done" in output_of(predict(raw, ckpt, out, "--shard", "1/2"))
+    assert done.items() <= {path: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}.items()
+    measured = ("run.json", "volumes.csv", "volumes.json")
+    assert files_in(out, *measured) == files_in(tmp_path / "one", *measured)
+    assert without_seconds(out / "volumes.csv") == without_seconds(tmp_path / "one" / "volumes.csv")
+    record = json.loads((out / "run.json").read_text())
+    shards = {name: record["launches"][case["launch"]]["command"][-3:] for name, case in record["cases"].items()}
+    assert list(shards.values()) == ["1/2", "2/2", "1/2", "2/2", "1/2"]
+
+
+def test_a_prediction_that_fails_stands_in_the_tables(ckpt: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "raw"
+    for number in range(2):
+        kits_case(broken, number)
+    (broken / "case_00001" / "imaging.nii.gz").write_bytes(b"nothing")
+    output_of(predict(broken, ckpt, tmp_path / "out", "--shard", "1/2"))
+    assert "1 of 2 cases could not be predicted" in error_of(predict(broken, ckpt, tmp_path / "out", "--shard", "2/2"))
+    assert "failed: " in (tmp_path / "out" / "volumes.csv").read_text()
+
+
+def evaluate(raw: Path, ckpt: Path, out: Path, *words: object) -> Done:
+    words = ("--ckpt", ckpt, "--inpath", raw, "--outpath", out / "r.json", "--device", "cpu", *words)
+    return in_process("scripts/evaluate.py", *words)
+
+
+def test_scores(raw: Path, tmp_path: Path, ckpt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import engine.report.evaluation as evaluation
+
+    output_of(evaluate(raw, ckpt, tmp_path / "one"))
+    out, scored = tmp_path / "several", evaluation.score_cases
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "score_cases", killed_after(2, scored))
+        assert evaluate(raw, ckpt, out, "--shard", "1/2").returncode == 130
+        patch.setattr(evaluation, "score_cases", killed_after(1, scored))
+        text = output_of(evaluate(raw, ckpt, out, "--shard", "1/2"))
+    assert "3 cases, 2 of them scored before" in text and not (out / "r.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "score_cases", killed_after(2, scored))
+        output_of(evaluate(raw, ckpt, out, "--shard", "2/2"))
+    assert without_seconds(out / "r.csv") == without_seconds(tmp_path / "one" / "r.csv")
+    one, several = (json.loads((folder / "r.json").read_text()) for folder in (tmp_path / "one", out))
+    for measured in ("seconds", "slices_per_second", "command"):
+        assert measured in one and one.pop(measured) is not None and several.pop(measured) is not None
+    assert one == several and list(one["digests"]) == list(several["digests"])
+    assert files_in(out).keys() == {"r.json", "r.csv"}
+
+
+def test_a_page_is_refused(raw: Path, ckpt: Path, tmp_path: Path) -> None:
+    words = ("--shard", "1/2", "--report", tmp_path / "page.html")
+    assert "scripts/report.py" in error_of(evaluate(raw, ckpt, tmp_path, *words))
