@@ -69,7 +69,8 @@ def whole_batch(batch: Batch) -> Batch:
         return batch
     other = None if batch.other_mask is None else gather(batch.other_mask, batch.parts)
     image, mask = gather(batch.image, batch.parts), gather(batch.mask, batch.parts)
-    return batch._replace(image=image, mask=mask, other_mask=other, parts=())
+    # What teachers take is left out: it is the own part still, and no loss is to look at it.
+    return batch._replace(image=image, mask=mask, other_mask=other, parts=(), answers=None, stored=None, block=None)
 
 
 @contextmanager

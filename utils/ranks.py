@@ -20,6 +20,11 @@ def is_rank() -> bool:
     return all(os.environ.get(name) for name in MEETING_PLACE)
 
 
+def local_ranks() -> int:
+    """How many processes on this host train together."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_rank() else 1
+
+
 def refuse_several_processes() -> None:
     """UserError if this is one of several processes, which would all do the same work and write the same files."""
     for name, least in (*((name, 2) for name in COUNTS), *((name, 1) for name in RANKS)):

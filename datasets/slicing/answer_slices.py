@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -117,8 +117,9 @@ def answer_slices(
     remove_unfinished(folder)
     entries = _entries(outpath)
     wanted = {case.name: case for case in answers.cases if case.name in entries and case.name in answers.files}
-    without = [name for name in entries if name not in answers.files]
-    _remove_unused(stored, entries, wanted)
+    here = {case.name for case in answers.cases}
+    without = [name for name in entries if name in here and name not in answers.files]
+    _remove_unused(stored, entries, here - wanted.keys())
     jobs = [
         _job(case, entries[name], stored, layout, answers, reading)
         for name, case in wanted.items()
@@ -199,11 +200,11 @@ def _cut(stored: AnswerFolder, jobs: Sequence[AnswerJob], workers: int) -> tuple
     return errors, notes
 
 
-def _remove_unused(stored: AnswerFolder, entries: Mapping[str, ManifestCase], wanted: Mapping[str, Case]) -> None:
-    """Answers to cases that are cut no more, or by files that are gone, and to slices that are cut no more."""
-    for name in set(stored.cases) - set(wanted):
+def _remove_unused(stored: AnswerFolder, entries: Mapping[str, ManifestCase], gone: Collection[str]) -> None:
+    """Answers to cases that are cut no more, and to slices that are cut no more; gone: cases without files now."""
+    for name in [name for name in stored.cases if name not in entries or name in gone]:
         del stored.cases[name]
-    kept = {slice_name(name, index) for name in wanted for index in entries[name].written_slices}
+    kept = {slice_name(name, index) for name in entries.keys() - set(gone) for index in entries[name].written_slices}
     for name in set(slice_files(stored.folder)) - kept:
         (stored.folder / name).unlink()
     for name, entry in stored.cases.items():

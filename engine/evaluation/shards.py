@@ -16,12 +16,15 @@ from utils.shards import Place, Shard
 class ScoredCases:
     """The scores of one evaluation, case by case; of a shard also on disk, after every case."""
 
-    def __init__(self, place: Place, shard: Shard | None) -> None:
-        """The whole evaluation takes over what the shards have scored; a shard, what it had before it was stopped."""
+    def __init__(self, place: Place, shard: Shard | None, afresh: bool = False) -> None:
+        """The whole evaluation takes over what the shards have scored; a shard, what it had before it was stopped.
+
+        afresh: nothing is taken over, as a report shows what only the network tells.
+        """
         self.place, self.shard = place, shard
         self.order: list[str] = []
         self.cases: dict[str, dict[str, Any]] = {}
-        for part in [place.part(shard)] if shard else place.parts():
+        for part in () if afresh else [place.part(shard)] if shard else place.parts():
             self.cases |= self._read(part)
 
     def choose(self, names: Sequence[str]) -> list[str]:

@@ -77,7 +77,16 @@ def load_ensemble(paths: Sequence[Path], device: torch.device, flips: bool = Fal
                     f"{path}: its {name.replace('label_map', 'task')} is {shown[1]}, but that of {paths[0]} is "
                     f"{shown[0]}; write each one's answers to a folder of its own"
                 )
+        if other.network.block != first.network.block:
+            raise UserError(
+                f"{path}: sees {_seen(other)} at once, but {paths[0]} sees {_seen(first)}; write each one's answers "
+                "to a folder of its own"
+            )
     if flips:
         members = [replace(member, network=Flipped(member.network).eval()) for member in members]
     own = {name: getattr(first, name) for name in ("network", "model", "dataset", "label_map", "frame", "window")}
     return Ensemble(**own, channel=first.channel, hounsfield=first.hounsfield, members=tuple(members))
+
+
+def _seen(segmenter: Segmenter) -> str:
+    return f"{segmenter.network.block} slices" if segmenter.network.block else "one slice"

@@ -117,6 +117,8 @@ class Pipeline:
         def add(part: slice, classes: NDArray[np.uint8]) -> None:
             labels.add(part, to_source_labels(classes, table))
 
+        # Blocks come from the first slice to the last, which need not be the order of the file.
+        at_once = bool(self.options.largest_component or self.segmenter.network.block)
         result = predict_volume(
             self.segmenter,
             volume,
@@ -124,11 +126,12 @@ class Pipeline:
             prediction.threshold,
             bool(self.options.probabilities),
             arriving.parts(prediction.batch_size),
-            None if self.options.largest_component else add,
+            None if at_once else add,
         )
         result.volume = arriving.volume()
         if self.options.largest_component:
             keep_largest(result.classes, self.options.largest_component)
+        if at_once:
             add(slice(None), result.classes)
         picture = draw_preview(result) if self.options.preview else None
         return result.without_image(), labels, picture

@@ -37,7 +37,7 @@ def evaluate(
     worst = WorstCases(SHOWN_CASES if options.report else 0, oriented=options.inpath is not None)
 
     def work(share: Shard | None) -> None:
-        scored = ScoredCases(place, share)
+        scored = ScoredCases(place, share, afresh=options.report is not None)
         already = len(scored.cases)
         began = time.monotonic()
         for case in cases_to_score(segmenter, options, of_list, reading, choose=scored.choose):

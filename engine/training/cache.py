@@ -9,6 +9,7 @@ from datasets.loader import SliceDataset
 from engine.options import Cache
 from utils.errors import UserError
 from utils.memory import free_memory
+from utils.ranks import local_ranks
 
 CPU = torch.device("cpu")
 SHARE = 1 / 8
@@ -20,7 +21,8 @@ def make_cache(choice: Cache, dataset: SliceDataset, device: torch.device) -> Sl
 
     auto: the device, else the host's memory, where it takes at most `SHARE` of what is free there.
     """
-    size = cache_bytes(dataset)
+    # Each process of a host keeps slices of its own, and all see the same memory as free.
+    size = cache_bytes(dataset) * local_ranks()
     if choice == "none" or (choice == "auto" and not size):
         return None
     if not size:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
@@ -69,6 +70,26 @@ def test_predictions_of_a_volumetric_network_have_the_volumes_shape(job: Path, t
     output_of(in_process("scripts/predict.py", *words))
     (written,) = tmp_path.glob("*.nii.gz")
     assert nib.load(written).shape == nib.load(image).shape
+
+
+def test_a_volume_stored_from_the_top_gets_the_same_labels(job: Path, tmp_path: Path) -> None:
+    source = nib.load(job / "raw" / "case_00000" / "imaging.nii.gz")
+    upward = nib.as_closest_canonical(source)
+    for name, image in (("up", upward), ("down", upward.slicer[:, :, ::-1])):
+        nib.save(image, tmp_path / f"{name}.nii.gz")
+        words = ("--inpath", tmp_path / f"{name}.nii.gz", "--outpath", tmp_path / name / "labels.nii.gz")
+        ckpt = ("--ckpt", job / "teacher" / "best.ckpt", "--device", "cpu", "--batch_size", 2)
+        output_of(in_process("scripts/predict.py", *ckpt, *words))
+    up, down = (np.asarray(nib.load(tmp_path / name / "labels.nii.gz").dataobj) for name in ("up", "down"))
+    assert len(np.unique(up)) > 1 and (up == down[:, :, ::-1]).all()
+
+
+def test_networks_of_blocks_and_of_slices_do_not_answer_together(job: Path, tmp_path: Path) -> None:
+    where = ("--train_data_path", job / "slices", "--size", 32, "--crop", 0, *TRAINING)
+    output_of(in_process("train.py", "--model", "enet", "--checkpoint_path", tmp_path / "enet", *where))
+    ckpts = ("--ckpt", job / "teacher" / "best.ckpt", tmp_path / "enet" / "best.ckpt")
+    line = error_of(in_process("scripts/answer.py", *ckpts, "--inpath", job / "raw", "--outpath", tmp_path / "out"))
+    assert "sees one slice at once" in line and "sees 4 slices" in line and "a folder of its own" in line
 
 
 def test_a_training_that_was_stopped_goes_on_with_its_blocks(job: Path) -> None:
