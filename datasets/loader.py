@@ -159,6 +159,10 @@ class Loading(Dataset[tuple[Framed | Batch, list[Item]]]):
         return self.dataset.load(items), items
 
 
+def as_it_is(loaded: Any) -> Any:
+    return loaded
+
+
 class TrainingLoader:
     """Batches of a `SliceDataset` for any steps of a run, on a device, drawn with the dataset's seed."""
 
@@ -186,6 +190,8 @@ class TrainingLoader:
             Loading(dataset),
             batch_size=None,
             sampler=self.batches,
+            # By default tuples become lists.
+            collate_fn=as_it_is,
             num_workers=0 if cache else workers,
             # Its own, or the loader would draw from torch's at every start, and a resumed run from another place.
             generator=torch.Generator(),

@@ -150,17 +150,17 @@ class Manifest:
             return None
         content = read_json(folder / name)
         try:
-            for name in (*content["tasks"], *content["cases"]):
+            for each in (*content["tasks"], *content["cases"]):
                 # They become the names of files.
-                if name in ("", ".", "..") or "/" in name or "\\" in name:
-                    raise ValueError(name)
+                if each in ("", ".", "..") or "/" in each or "\\" in each:
+                    raise ValueError(each)
             window = content["window"] and [float(end) for end in content["window"]]
             return Manifest(
                 dataset=content["dataset"],
                 window=(window[0], window[1]) if window else None,
                 seed=content["seed"],
-                tasks={name: LabelMap.from_dict(label_map) for name, label_map in content["tasks"].items()},
-                cases={name: ManifestCase.from_dict(case) for name, case in content["cases"].items()},
+                tasks={task: LabelMap.from_dict(label_map) for task, label_map in content["tasks"].items()},
+                cases={case: ManifestCase.from_dict(entry) for case, entry in content["cases"].items()},
                 labels=tuple(content.get("labels", ())),
                 channel=content.get("channel"),
             )

@@ -40,7 +40,9 @@ class NnunetTeacher:
     def answer(self, stored: Stored) -> Features:
         """Features in the frame of slices of one size, without gradients; the logits are of the task's classes."""
         shape = (stored.values.shape[-2], stored.values.shape[-1])
-        places = [place(self.plan, origin, shape) for origin in stored.origins]
+        # Pinning a batch's memory has made lists of tuples.
+        origins = [origin._replace(spacing=(*origin.spacing,)) for origin in stored.origins]
+        places = [place(self.plan, origin, shape) for origin in origins]
         # Not inference_mode, whose tensors some losses cannot save for the backward pass.
         with torch.no_grad():
             images = self._images(stored, places)

@@ -115,8 +115,9 @@ def test_quantised_weights_have_seven_bits_and_activations_none_below_zero(place
     from engine.export.int8 import quantise
 
     content = {**read_onnx(place.exported / "model.onnx")[1], "offsets": []}
-    slices = load_slices(place)
-    result = quantise(place.exported / "model.onnx", content, slices, tmp_path / "int8.onnx", 6, vnni=False)
+    cases = torch.load(place.checkpoint, weights_only=True)["cases"]
+    paths = place.exported / "model.onnx", tmp_path / "int8.onnx"
+    result = quantise(paths[0], content, cases, load_slices(place), paths[1], 6, vnni=False)
     assert result.dice == pytest.approx(result.dice_fp32, abs=0.1)
     model = onnx.load(tmp_path / "int8.onnx")
     tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
