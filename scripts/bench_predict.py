@@ -66,27 +66,23 @@ def main() -> None:
 def compare(ckpt: Path, image: Path, outpath: Path, options: BenchOptions) -> None:
     import torch
 
-    from datasets.raw.find_cases import find_cases
     from datasets.raw.options import DicomOptions, IntensityOptions
     from engine.cost import measure_in_turns
     from engine.options import PredictionOptions
+    from engine.prediction.carry_out import predict_cases
     from engine.prediction.options import OutputOptions
-    from engine.prediction.outputs import Reports, name_outputs
-    from engine.prediction.record import Record, made_by
-    from engine.prediction.run import Pipeline
+    from engine.prediction.outputs import Reports
+    from engine.prediction.record import made_by
     from engine.segmenter import open_segmenter
     from utils.files import read_json
 
     prediction = PredictionOptions(ckpt, batch_size=options.batch_size, device=options.device)
-    files, reading = OutputOptions(image, outpath), IntensityOptions(any_intensity=True)
+    files, reading = OutputOptions(image, outpath, overwrite=True), IntensityOptions(any_intensity=True)
     segmenter, _ = open_segmenter(prediction)
-    found = find_cases(image, segmenter.dataset, segmenter.channel)
-    outputs = name_outputs(found, files)
+    made = made_by(segmenter, prediction, files, reading, DicomOptions())
 
     def from_file_to_file() -> None:
-        record = Record(Reports.of(files), found.root, made_by(segmenter, prediction, files, reading, DicomOptions()))
-        record.add_launch(segmenter, segmenter.describe_decision())
-        Pipeline(segmenter, prediction, files, reading, record).run(outputs)
+        predict_cases(segmenter, made, prediction, files, reading, DicomOptions())
 
     forward = make_forward(segmenter, image, options.batch_size)
     processor: dict[str, list[float]] = {}
@@ -96,7 +92,8 @@ def compare(ckpt: Path, image: Path, outpath: Path, options: BenchOptions) -> No
     }
     with contextlib.redirect_stdout(io.StringIO()):
         costs = measure_in_turns(steps, options.repeats, segmenter.device)
-    count = read_json(Reports.of(files).run)["cases"][found[0].name]["shape"][0]
+    (entry,) = read_json(Reports.of(files).run)["cases"].values()
+    count = entry["shape"][0]
     for name, cost in costs.items():
         print(
             f"{name:15} {1000 * cost.median / count:8.2f} ms a slice   {count / cost.median:7.1f} slices/s   "
