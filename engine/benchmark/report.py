@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import pandas as pd
 
 from engine.benchmark import tables
+from engine.benchmark.agreement import agreement_charts
 from engine.benchmark.elsewhere import scores_elsewhere
 from engine.benchmark.figure import cost_figure
 from engine.benchmark.results import RowResults, comparisons, find_row
@@ -71,9 +72,9 @@ def write_report(
     teacher_dice = float(teacher.case_means("dice").mean())
     figure = figure_png(cost_figure(pd.DataFrame(run_lines), teacher.student, teacher_dice))
     write_text(out / "results.md", "\n\n".join(blocks) + "\n")
-    write_text(
-        out / "index.html", render("benchmark.html.j2", title=title, notice=notice, figure=figure, sections=sections)
-    )
+    charts = {student: agreement_charts([teacher, *rows]) for student, rows in results.items()}
+    page = render("benchmark.html.j2", title=title, notice=notice, figure=figure, sections=sections, charts=charts)
+    write_text(out / "index.html", page)
     print(f"\n{notice}\nThe columns are explained in {out / 'results.md'} and {out / 'index.html'}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,13 @@ def test_the_tables_and_the_page_answer_what_a_reader_asks(bench: Path) -> None:
     assert "With 3 cases no p in this table can be below 0.500." in text
     notice = "1 of them lacks slices, so it is not a whole volume."
     assert notice in text and notice in page
+    for row in ("teacher", UNDISTILLED, "hlfd"):
+        plot = re.search(
+            rf"agreement of volumes: {row}, tumor: Bland-Altman plot .* over 3 cases: bias (\S+) voxels", page
+        )
+        cases = [each for each in table(bench / "cases.csv") if each["method"] == row]
+        apart = [float(each["predicted_voxels"]) - float(each["reference_voxels"]) for each in cases]
+        assert plot and float(plot[1]) == pytest.approx(np.mean(apart), rel=0.01, abs=0.5)
     assert 'src="data:image/png;base64,' in page and "://" not in page and "Holm" in page
 
 
