@@ -46,6 +46,7 @@ class Segmenter:
     offsets: of each foreground class, added to its logit before the decision; empty for none.
     channel: which one the network was trained on of images with several; None for images with one.
     hounsfield: whether its images are CT. The window does not say it: one can be given for MR too.
+    exact: small probabilities keep digits of their own, where otherwise they have the rounding of 1.
     """
 
     network: SegmentationNetwork
@@ -57,6 +58,7 @@ class Segmenter:
     offsets: tuple[float, ...] = ()
     channel: int | None = None
     hounsfield: bool = True
+    exact: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -100,25 +102,27 @@ class Segmenter:
         window: tuple[float, float],
         batch_size: int = 8,
         parts: Iterable[slice] | None = None,
-        of_logits: Callable[[Tensor], Tensor] | None = None,
     ) -> Iterator[tuple[slice, Tensor]]:
         """Class probabilities in the frame, [n, C, h, w], batch by batch, for slices [N, H, W] that are neighbours.
 
         window: in the image's stored units. parts: the batches, each given when its slices are there, in place of
-        `batch_size` after `batch_size` slices. of_logits: what makes the probabilities, by default
-        `class_probabilities`, of which small ones have the rounding of 1.
+        `batch_size` after `batch_size` slices.
 
         The network is left in the mode it was in, and the next batch is made ready while it runs. A volumetric one sees
         overlapping blocks, when all slices are there; a slice gets the mean of all that hold it.
         """
         parts = batches(len(image), batch_size) if parts is None else parts
         if not self.network.block:
-            yield from self._answers(self._inputs(image, window, parts), len(image) > batch_size, of_logits)
+            yield from self._answers(self._inputs(image, window, parts), len(image) > batch_size)
             return
         for _ in parts:
             pass  # Until the last slices are there.
         blocks = self._blocks(image, window, batch_size)
-        yield from mean_of_overlaps(self._answers(blocks, len(image) > self.network.block, of_logits), len(image))
+        yield from mean_of_overlaps(self._answers(blocks, len(image) > self.network.block), len(image))
+
+    def of_logits(self, logits: Tensor) -> Tensor:
+        """Class probabilities of logits [n, C, h, w]."""
+        return logits.softmax(dim=1) if self.exact else class_probabilities(logits)
 
     def probabilities_of(
         self, image: NDArray[np.int16], picked: NDArray[np.int64], window: tuple[float, float], batch_size: int = 8
@@ -135,12 +139,7 @@ class Segmenter:
             if start < stop:
                 yield slice(start, stop), probabilities[torch.from_numpy(picked[start:stop] - part.start)]
 
-    def _answers(
-        self,
-        inputs: Iterator[tuple[Place, Tensor]],
-        several: bool,
-        of_logits: Callable[[Tensor], Tensor] | None,
-    ) -> Iterator[tuple[Place, Tensor]]:
+    def _answers(self, inputs: Iterator[tuple[Place, Tensor]], several: bool) -> Iterator[tuple[Place, Tensor]]:
         """Class probabilities in the place of what the network sees; several: whether these are more than one."""
         training = self.network.training
         self.network.eval()
@@ -148,7 +147,7 @@ class Segmenter:
             # A thread costs more than it saves where there is nothing to be ahead of.
             for place, values in ahead(inputs) if several else inputs:
                 with torch.no_grad():
-                    probabilities = (of_logits or class_probabilities)(self.network(values).float())
+                    probabilities = self.of_logits(self.network(values).float())
                 yield place, probabilities
         finally:
             self.network.train(training)
@@ -175,11 +174,10 @@ class Segmenter:
         window: tuple[float, float],
         batch_size: int = 8,
         parts: Iterable[slice] | None = None,
-        of_logits: Callable[[Tensor], Tensor] | None = None,
     ) -> Iterator[tuple[slice, Tensor]]:
         """Class probabilities [n, C, H, W] at the slices' own resolution, batch by batch, for slices [N, H, W]."""
         height, width = image.shape[1:]
-        for part, framed in self.framed_probabilities(image, window, batch_size, parts, of_logits):
+        for part, framed in self.framed_probabilities(image, window, batch_size, parts):
             yield part, self.frame.back(framed, (height, width))
 
     def segment(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ from datasets.labelled_cases import cases_in_slices
 from datasets.slices.answers import StoredAnswers
 from datasets.slices.slice_folder import SliceFolder
 from engine.evaluation.score import RegionScores, Scores, score_case, score_case_as_published
-from engine.segmenter import Segmenter, batches, class_probabilities
+from engine.segmenter import Segmenter, batches
 from networks.contract import SegmentationNetwork
 
 WHOLE = Frame(0, 0)
@@ -36,11 +36,10 @@ class Recorded(Segmenter):
         window: tuple[float, float],
         batch_size: int = 8,
         parts: Iterable[slice] | None = None,
-        of_logits: Callable[[Tensor], Tensor] | None = None,
     ) -> Iterator[tuple[slice, Tensor]]:
         for part in batches(len(image), batch_size) if parts is None else parts:
             logs = [torch.from_numpy(self.answers.read(self.slices, name)).float() for name in self.names[part]]
-            yield part, (of_logits or class_probabilities)(torch.stack(logs))
+            yield part, self.of_logits(torch.stack(logs))
 
 
 def score_answers(

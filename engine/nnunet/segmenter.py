@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from datasets.slices.slice_folder import open_slices
 from engine.nnunet.folder import INSTEAD, class_channels, describe_classes, read_model_folder
 from engine.nnunet.teacher import NnunetTeacher
 from engine.options import DataOptions, is_nnunet
-from engine.segmenter import Segmenter, batches, class_probabilities, load_segmenter, load_weights
+from engine.segmenter import Segmenter, batches, load_segmenter, load_weights
 from networks.contract import Channels, SegmentationNetwork
 from networks.nnunet import NNUNet
 from utils.batch import Stored
@@ -53,7 +53,6 @@ class NnunetSegmenter(Segmenter):
         window: tuple[float, float],
         batch_size: int = 8,
         parts: Iterable[slice] | None = None,
-        of_logits: Callable[[Tensor], Tensor] | None = None,
     ) -> Iterator[tuple[slice, Tensor]]:
         """As of any segmenter, of the case that `for_case` named; the window plays no part."""
         assert self.stored_as is not None, "of which case?"
@@ -61,7 +60,7 @@ class NnunetSegmenter(Segmenter):
         for part in batches(len(image), batch_size) if parts is None else parts:
             values = torch.stack([framed_values(each, self.frame) for each in image[part]]).round().to(torch.int16)
             stored = Stored(values.to(self.device), [origin] * len(values))
-            yield part, (of_logits or class_probabilities)(self.teacher().answer(stored).logits)
+            yield part, self.of_logits(self.teacher().answer(stored).logits)
 
 
 def channels_in_folder(path: Path, classes: int) -> Channels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,25 +48,18 @@ class Ensemble(Segmenter):
         window: tuple[float, float],
         batch_size: int = 8,
         parts: Iterable[slice] | None = None,
-        of_logits: Callable[[Tensor], Tensor] | None = None,
     ) -> Iterator[tuple[slice, Tensor]]:
         # Each member goes over them in a thread of its own, so that they cannot share what gives them one by one.
         batches = None if parts is None else list(parts)
-        exact = of_logits or softmax
-        members = (member.probabilities(image, window, batch_size, batches, exact) for member in self.members)
+        members = (member.probabilities(image, window, batch_size, batches) for member in self.members)
         for answers in zip(*members, strict=True):
             total = torch.stack([probabilities for _, probabilities in answers])
             yield answers[0][0], total.mean(dim=0)
 
 
-def softmax(logits: Tensor) -> Tensor:
-    """Over the classes of [n, C, h, w]; small probabilities keep their own digits."""
-    return logits.softmax(dim=1)
-
-
 def load_ensemble(paths: Sequence[Path], device: torch.device, flips: bool = False) -> Ensemble:
     """The networks in checkpoints as one; UserError for those that cannot answer for the same images and classes."""
-    members = [load_segmenter(path, device)[0] for path in paths]
+    members = [replace(load_segmenter(path, device)[0], exact=True) for path in paths]
     first = members[0]
     for path, other in zip(paths, members, strict=True):
         for name in ("dataset", "label_map", "window", "channel", "hounsfield"):
