@@ -73,7 +73,7 @@ def compare(ckpt: Path, image: Path, outpath: Path, options: BenchOptions) -> No
     from engine.prediction.options import OutputOptions
     from engine.prediction.outputs import Reports
     from engine.prediction.record import made_by
-    from engine.segmenter import open_segmenter
+    from engine.saved_segmenter import open_segmenter
     from utils.files import read_json
 
     prediction = PredictionOptions(ckpt, batch_size=options.batch_size, device=options.device)

@@ -198,7 +198,7 @@ def draw_pictures(raw: Path, slices: Path, checkpoints: Mapping[str, Path]) -> P
     from datasets.raw import open_layout
     from datasets.splits import load_split
     from engine.contours import PREDICTION_COLOUR, TRUTH_COLOUR, draw_contours, grey_picture
-    from engine.segmenter import load_segmenter
+    from engine.saved_segmenter import load_segmenter
 
     segmenters = {
         name: load_segmenter(folder / "best.ckpt", torch.device("cpu"))[0] for name, folder in checkpoints.items()

@@ -40,7 +40,7 @@ def main() -> None:
     # PyTorch takes seconds to load, and --help should not wait for it.
     from engine.prediction.carry_out import predict_cases
     from engine.prediction.record import made_by
-    from engine.segmenter import open_segmenter
+    from engine.saved_segmenter import open_segmenter
 
     check_folder(options.outpath.parent if options.is_one_file else options.outpath)
     segmenter, _ = open_segmenter(prediction)

@@ -25,7 +25,8 @@ from datasets.splits import load_split, saved_split
 from datasets.window import volume_window
 from engine.options import PredictionOptions
 from engine.runtime.metadata import KEY
-from engine.segmenter import Segmenter, load_segmenter, open_segmenter
+from engine.saved_segmenter import load_segmenter, open_segmenter
+from engine.segmenter import Segmenter
 from networks import build
 from tests.data import ct_and_label, cut_slices, kits_case, save
 from tests.onnx_files import CONTENT, small_onnx

@@ -16,7 +16,7 @@ import torch
 
 from datasets.slices.manifest import Manifest
 from datasets.slices.slice_folder import SliceFolder
-from engine.segmenter import load_segmenter
+from engine.saved_segmenter import load_segmenter
 from engine.training.initial_weights import build_initialised
 from networks import build
 from tests.data import cut_slices, kits_case

@@ -15,7 +15,8 @@ from datasets.slices.slice_folder import open_slices, slice_files
 from engine.benchmark.runs import Fold, OtherData, is_scored_on, scores_file
 from engine.evaluation.reference import in_labels_of
 from engine.evaluation.score import RegionScores, score_cases
-from engine.segmenter import Segmenter, load_segmenter
+from engine.saved_segmenter import load_segmenter
+from engine.segmenter import Segmenter
 from utils.errors import UserError
 from utils.files import read_json, write_json
 

@@ -20,7 +20,7 @@ from engine.evaluation.stored_answers import score_answers
 from engine.evaluation.summaries import case_means
 from engine.nnunet.segmenter import load_teacher
 from engine.options import RunOptions
-from engine.segmenter import load_segmenter
+from engine.saved_segmenter import load_segmenter
 from engine.training.run import make_trainer, train
 from engine.training.schedule import Schedule
 from networks import file_label

@@ -22,7 +22,8 @@ from engine.device import choose_device, environment
 from engine.evaluation.score import RegionScores, score_cases
 from engine.evaluation.summaries import case_means
 from engine.nnunet.segmenter import load_teacher
-from engine.segmenter import Segmenter, load_segmenter
+from engine.saved_segmenter import load_segmenter
+from engine.segmenter import Segmenter
 from engine.training.run import make_trainer, train
 from utils.files import make_folder, read_json, write_json
 

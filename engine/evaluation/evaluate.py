@@ -25,7 +25,8 @@ from engine.evaluation.summaries import format_summary, summarise
 from engine.names import coded_name
 from engine.options import RunOptions
 from engine.provenance import describe_launch, digest_of
-from engine.segmenter import Segmenter, load_segmenter
+from engine.saved_segmenter import load_segmenter
+from engine.segmenter import Segmenter
 from utils.errors import UserError
 from utils.files import atomic_write, write_json
 from utils.fingerprint import file_digest

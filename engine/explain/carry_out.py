@@ -21,7 +21,8 @@ from engine.explain.mass import CaseAttention, attention_mass, mean_of_case
 from engine.explain.options import ExplainOptions, SliceName
 from engine.explain.report import write_report
 from engine.names import print_hidden, shown_names
-from engine.segmenter import Segmenter, load_segmenter
+from engine.saved_segmenter import load_segmenter
+from engine.segmenter import Segmenter
 from networks import refuse_blocks
 from utils.errors import UserError
 from utils.files import make_folder

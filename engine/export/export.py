@@ -21,7 +21,8 @@ from engine.export.onnx_file import quiet, save_onnx, takes_one_size, to_onnx, t
 from engine.export.options import ExportOptions, Int8Options
 from engine.export.verify import sizes_to_check, verify
 from engine.runtime.metadata import KEY, encode
-from engine.segmenter import Segmenter, load_exported, load_segmenter
+from engine.saved_segmenter import load_exported, load_segmenter
+from engine.segmenter import Segmenter
 from networks import refuse_blocks
 from networks.contract import SegmentationNetwork
 from utils.errors import UserError

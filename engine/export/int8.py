@@ -30,7 +30,8 @@ from engine.evaluation.score import score_cases
 from engine.evaluation.summaries import mean_dice
 from engine.export.onnx_file import quiet, save_onnx
 from engine.runtime.network import INPUT
-from engine.segmenter import Segmenter, load_exported
+from engine.saved_segmenter import load_exported
+from engine.segmenter import Segmenter
 from utils.errors import UserError
 from utils.progress import progress
 

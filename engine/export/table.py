@@ -20,7 +20,8 @@ from engine.evaluation.summaries import case_means
 from engine.export.export import INT8, MODEL
 from engine.export.model_card import mean_with_interval
 from engine.runtime.network import RUNTIMES
-from engine.segmenter import Segmenter, load_exported, load_segmenter
+from engine.saved_segmenter import load_exported, load_segmenter
+from engine.segmenter import Segmenter
 from utils.progress import progress
 
 PYTORCH, ORT, ORT_INT8, OPENVINO = "PyTorch", "ONNX Runtime", "ONNX Runtime, int8", "OpenVINO"

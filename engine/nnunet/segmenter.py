@@ -19,7 +19,8 @@ from datasets.slices.slice_folder import open_slices
 from engine.nnunet.folder import INSTEAD, class_channels, describe_classes, read_model_folder
 from engine.nnunet.teacher import NnunetTeacher
 from engine.options import DataOptions, is_nnunet
-from engine.segmenter import Segmenter, batches, load_segmenter, load_weights
+from engine.saved_segmenter import load_segmenter, load_weights
+from engine.segmenter import Segmenter, batches
 from networks.contract import Channels, SegmentationNetwork
 from networks.nnunet import NNUNet
 from utils.batch import Stored

@@ -15,7 +15,7 @@ from engine.options import PredictionOptions
 from engine.report.make import publish
 from engine.report.scoring import SHOWN_CASES, WorstCases, history_of
 from engine.reporting import EvaluatedNetwork
-from engine.segmenter import open_segmenter
+from engine.saved_segmenter import open_segmenter
 from utils.files import write_json
 from utils.fingerprint import file_digest, fingerprint
 from utils.options import identity

@@ -18,7 +18,8 @@ from engine.evaluation.summaries import case_means
 from engine.report.page import Viewer
 from engine.report.viewer_case import TRUTH, Labels, ViewerCase, pack_case
 from engine.reporting import EvaluatedNetwork
-from engine.segmenter import Segmenter, load_any
+from engine.saved_segmenter import load_any
+from engine.segmenter import Segmenter
 from utils.errors import UserError
 from utils.files import read_json
 

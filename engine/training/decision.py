@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from engine.evaluation.decision import Decision, choose_offsets
-from engine.segmenter import load_segmenter
+from engine.saved_segmenter import load_segmenter
 from engine.training.trainer import Trainer
 
 

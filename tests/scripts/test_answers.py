@@ -14,7 +14,7 @@ from datasets.slices.answers import FLOOR, StoredAnswers
 from datasets.slices.slice_folder import SliceFolder
 from distillation import parse_methods
 from engine.options import DataOptions, DistillationOptions, RunOptions, TrainingOptions
-from engine.segmenter import load_segmenter
+from engine.saved_segmenter import load_segmenter
 from engine.training.run import decide_data, make_trainer
 from networks import NETWORKS
 from tests.answers import answer_masks

@@ -19,7 +19,8 @@ from distillation.method import Method
 from engine.benchmark.rows import LONGER, UNDISTILLED
 from engine.evaluation.score import score_case
 from engine.evaluation.summaries import mean_dice
-from engine.segmenter import Segmenter, load_segmenter
+from engine.saved_segmenter import load_segmenter
+from engine.segmenter import Segmenter
 from networks.contract import Features
 from tests.engine.benchmark.tiny import TRAINING, Command, table, tiny_teacher
 from tests.small import equal_states, write_bare_archive

@@ -23,7 +23,8 @@ from engine.evaluation.calibration import CalibrationError
 from engine.evaluation.decision import GRID, Decision, choose_offsets
 from engine.evaluation.score import score_case, score_cases
 from engine.evaluation.summaries import mean_dice
-from engine.segmenter import Segmenter, load_segmenter
+from engine.saved_segmenter import load_segmenter
+from engine.segmenter import Segmenter
 from networks import NETWORKS
 from networks.contract import Features, SegmentationNetwork
 from tests.commands import in_process, output_of

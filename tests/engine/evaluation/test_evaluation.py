@@ -23,7 +23,8 @@ from engine.evaluation.reference import translation
 from engine.evaluation.score import RegionScores, score_case, score_case_as_published, score_cases
 from engine.evaluation.summaries import case_means, mean_dice, summarise
 from engine.prediction.volume import largest_components
-from engine.segmenter import Segmenter, load_segmenter
+from engine.saved_segmenter import load_segmenter
+from engine.segmenter import Segmenter
 from networks import build
 from networks.contract import Features, SegmentationNetwork
 from tests.data import kits_case

@@ -23,7 +23,7 @@ from engine.export.verify import smooth_noise, verify
 from engine.report.scoring import load_networks
 from engine.runtime.files import read_onnx, read_safetensors
 from engine.runtime.network import open_network
-from engine.segmenter import load_exported, load_segmenter
+from engine.saved_segmenter import load_exported, load_segmenter
 from networks import build
 from tests.commands import error_of, in_process, output_of
 from tests.engine.export.conftest import OFFSET, Place

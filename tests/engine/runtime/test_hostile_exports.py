@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from engine.options import PredictionOptions
 from engine.runtime.metadata import KEY
-from engine.segmenter import open_segmenter
+from engine.saved_segmenter import open_segmenter
 from tests.onnx_files import CONTENT, small_onnx
 from utils.errors import UserError
 

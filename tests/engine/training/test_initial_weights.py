@@ -12,7 +12,8 @@ from torch import Tensor
 
 from datasets.frame import Frame
 from datasets.labels import LabelMap, one_class
-from engine.segmenter import Segmenter, load_segmenter
+from engine.saved_segmenter import load_segmenter
+from engine.segmenter import Segmenter
 from engine.training.initial_weights import build_initialised
 from networks import build
 from utils.checkpoint import save_checkpoint

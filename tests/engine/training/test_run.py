@@ -19,7 +19,8 @@ from distillation.specs import MethodSpec
 from engine.device import Precision
 from engine.evaluation.score import score_cases
 from engine.options import DataOptions, DistillationOptions, RunOptions, TrainingOptions
-from engine.segmenter import Segmenter, load_segmenter
+from engine.saved_segmenter import load_segmenter
+from engine.segmenter import Segmenter
 from engine.training.run import decide_data, make_trainer, new_segmenter, train
 from engine.training.term_recorder import read_records
 from engine.training.trainer import Trainer
