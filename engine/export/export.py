@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from datasets.slices.slice_folder import open_slices
+from datasets.slices.slice_folder import SliceFolder, open_slices
 from engine.export.content import describe_export
 from engine.export.fold import fold_decision
 from engine.export.int8 import quantise
@@ -86,10 +86,8 @@ class Exporter:
         write_text(self.folder / CARD, card)
         print_line(f"{WEIGHTS}: {describe_check(checked)}")
 
-    def int8(self, options: Int8Options) -> None:
-        """model_int8.onnx, where it is worth it."""
-        label = self.segmenter.label_map.name
-        slices = open_slices(options.train_data_path, self.segmenter.dataset, label, "train")
+    def int8(self, options: Int8Options, slices: SliceFolder) -> None:
+        """model_int8.onnx, where it is worth it; slices: that train and validate."""
         content = load_exported(self.folder / MODEL, "onnxruntime")[1]
         content = {**content, "offsets": []}
         output = self.folder / INT8
@@ -114,20 +112,22 @@ def export(options: ExportOptions, int8: Int8Options) -> list[Path]:
             f"{options.ckpt}: {segmenter.model} is exported for one size, and its frame keeps each slice's own; give "
             "--formats safetensors, or train it with a --size"
         )
+    steps: list[Callable[[Exporter], None]] = []
+    if "safetensors" in options.formats:
+        steps.append(lambda made: made.weights(options))
+    if {"onnx", "torch"} & {*options.formats}:
+        steps.append(lambda made: made.programs(options.formats))
+    if int8.int8:
+        # Opened here, for tracing takes minutes and needs none.
+        slices = open_slices(int8.train_data_path, segmenter.dataset, segmenter.label_map.name, "train")
+        steps.append(lambda made: made.int8(int8, slices))
     content = describe_export(segmenter, checkpoint, options.ckpt, side or None)
     network = fold_decision(segmenter.network, segmenter.offsets)
     make_folder(options.outpath)
     with TemporaryDirectory(prefix=UNFINISHED, dir=options.outpath) as name:
         made = Exporter(segmenter, network, content, Path(name), checkpoint["cases"])
-        steps: list[Callable[[], None]] = []
-        if "safetensors" in options.formats:
-            steps.append(lambda: made.weights(options))
-        if {"onnx", "torch"} & {*options.formats}:
-            steps.append(lambda: made.programs(options.formats))
-        if int8.int8:
-            steps.append(lambda: made.int8(int8))
         for step in progress(steps, "exporting", unit="file"):
-            step()
+            step(made)
         return [publish(Path(name) / each, options.outpath / each) for each in sorted(files_in(Path(name)))]
 
 
