@@ -164,6 +164,7 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_cont
     loader.part, loader.parts = rank(), ranks()
     schedule = Schedule.from_options(training, loader.steps_per_epoch)
     precision = Precision(training.amp, device)
+    segmenter.network.to(memory_format=precision.layout(segmenter.network))
     validation = Validation(segmenter, slices, val_cases, training.batch_size, precision)
     of_answers = answers.contents_fingerprint(files) if answers and with_contents else None
     config = {

@@ -7,6 +7,7 @@ import torch
 
 from engine import device
 from engine.device import Precision, has_fast_bf16
+from networks.contract import SegmentationNetwork
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -52,3 +53,15 @@ def test_emulated_bf16_is_warned_of_once(
 def test_fp16_needs_a_gpu() -> None:
     with pytest.raises(UserError, match="--amp fp16 needs a CUDA device"):
         Precision("fp16", CPU)
+
+
+@pytest.mark.parametrize("block", [0, 4])
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_only_3d_networks_in_bf16_keep_the_plain_layout_on_a_cpu(
+    amp: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "has_fast_bf16", lambda: True)
+    network = SegmentationNetwork(2)
+    network.block = block
+    plain = Precision(amp, CPU).layout(network) is torch.contiguous_format
+    assert plain == (amp == "bf16" and block > 0)
