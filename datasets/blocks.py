@@ -19,9 +19,9 @@ from utils.seeding import generator
 class BlockDataset(SliceDataset):
     """Item (epoch, i): the block around a `SliceDataset`'s item (epoch, i), float32 [D, h, w], its masks, case name.
 
-    That slice is the block's `utils.batch.middle` one, exactly as without the block; beyond the ends of the volume
-    comes the outermost slice again. All slices of a block are framed alike, and augmented by the same random numbers,
-    those of noise too.
+    The block grows to superior. That slice is its `utils.batch.middle` one, exactly as without the block; beyond the
+    ends of the volume comes the outermost slice again. All slices of a block are framed alike, and augmented by the
+    same random numbers, those of noise too.
     """
 
     cacheable = False

@@ -31,9 +31,9 @@ Choose: TypeAlias = Callable[[Sequence[str]], Sequence[str]]
 class LabelledCase:
     """image: int16 [N, H, W]; label: uint8, the source's labels; window: in the image's stored units.
 
-    spacing: (z, y, x) in mm; None where it is not available or slices are missing. numbers: the source's own of each
-    slice; None where every slice is here. files: those that were read; notes: what is unusual in them. stored_as: None
-    where slices do not say it.
+    Slices grow to superior, as far as it is known how they lie. spacing: (z, y, x) in mm; None where it is not
+    available or slices are missing. numbers: the source's own of each slice; None for 0 and up. files: those that were
+    read; notes: what is unusual in them. stored_as: None where slices do not say it.
     """
 
     name: str
@@ -55,9 +55,10 @@ def cases_in_slices(
     if missing := sorted(set(names) - set(slices.cases)):
         raise UserError(f"{slices.folder}: no slices of {', '.join(missing)}; it has {', '.join(slices.cases)}")
     for name in choose(names):
-        image, label = slices.read_case(name)
+        upward = slices.upward(name)
+        image, label = slices.read_slices(upward)
         spacing = slices.spacing(name) if slices.complete(name) else None
-        numbers = tuple(case_of(each)[1] for each in slices.cases[name])
+        numbers = tuple(case_of(each)[1] for each in upward)
         files = [slices.folder / each for each in slices.cases[name]]
         notes = slices.manifest.cases[name].notes if slices.manifest else []
         shown, stored_as = slices.window(name, window), slices.stored_as(name)
@@ -99,8 +100,9 @@ def raw_cases(
         if not errors:
             shown = volume_window(volume, window)
             files = [path for path in (*cases[name].sources, cases[name].label) if path]
+            numbers = tuple(volume.slices.tolist())
             yield LabelledCase(
-                name, volume.image, volume.label, volume.spacing, shown, None, files, volume.notes, volume.stored_as
+                name, volume.image, volume.label, volume.spacing, shown, numbers, files, volume.notes, volume.stored_as
             )
     for note in summarise_notes(notes):
         print_note(note)

@@ -167,15 +167,24 @@ class SliceFolder:
                 f"{self.folder}: lacks slices of case {gaps[0]}, and blocks need all of them; cut them with: {command}"
             )
 
-    def around(self, name: str, before: int, after: int) -> list[str]:
-        """The slice files from so many before one to so many after it; beyond the volume its outermost slice again.
+    def upward(self, case: str) -> list[str]:
+        """The slice files of a case from inferior to superior, as volumes that are read from files lie.
+
+        In the order of the slice numbers where it was not recorded how the source lies.
+        """
+        stored_as = self.stored_as(case)
+        return self.cases[case][:: -1 if stored_as and "I" in stored_as.orientation else 1]
+
+    def around(self, name: str, below: int, above: int) -> list[str]:
+        """The slice files from so many below one to so many above it; beyond the volume its outermost slice again.
 
         UserError if the case lacks slices.
         """
-        case, index = case_of(name)
+        case, _ = case_of(name)
         self.refuse_gaps([case])
-        names = self.cases[case]
-        return [names[min(max(i, 0), len(names) - 1)] for i in range(index - before, index + after + 1)]
+        names = self.upward(case)
+        index = names.index(name)
+        return [names[min(max(i, 0), len(names) - 1)] for i in range(index - below, index + above + 1)]
 
     def spacing(self, case: str) -> tuple[float, float, float] | None:
         """(z, y, x) in mm; None without a manifest."""
@@ -232,7 +241,11 @@ class SliceFolder:
 
     def read_case(self, case: str) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
         """ct and mask of all slices on disk of a case, in the order of the slice numbers: [N, H, W] each."""
-        slices = [self.read(name) for name in self.cases[case]]
+        return self.read_slices(self.cases[case])
+
+    def read_slices(self, names: Iterable[str]) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+        """ct and mask of slice files of one case, [N, H, W] each."""
+        slices = [self.read(name) for name in names]
         return np.stack([ct for ct, _ in slices]), np.stack([mask for _, mask in slices])
 
     @cached_property

@@ -49,7 +49,7 @@ def score_answers(
     network = SegmentationNetwork(answers.label_map.num_classes)
     scores = Scores([], [], {}, {})
     for case in cases_in_slices(slices, cases, slices.dataset_window):
-        names = np.array(slices.cases[case.name])
+        names = np.array(slices.upward(case.name))
         target = answers.label_map.target(case.label).any(axis=(1, 2))
         whole, picked = (
             Recorded(

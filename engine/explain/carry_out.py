@@ -112,9 +112,8 @@ def read_requested(
         numbers = list(case.numbers or range(len(case.image)))
         for number in asked:
             if number not in numbers:
-                raise UserError(
-                    f"--slices {name}:{number}: case {case.name} has no such slice, but {numbers[0]} to {numbers[-1]}"
-                )
+                there = f"{min(numbers)} to {max(numbers)}"
+                raise UserError(f"--slices {name}:{number}: case {case.name} has no such slice, but {there}")
             place = numbers.index(number)
             yield from merge([("chosen", shown_slice(case, place, networks.target_of(case.label[place])))])
 

@@ -61,7 +61,7 @@ def pack_case(
     dz, dy, dx = case.spacing or (1.0, 1.0, 1.0)
     description = {
         "shape": grey.shape,
-        "first_slice": box[0].start,
+        "numbers": list(case.numbers or range(len(case.image)))[box[0]],
         "slices": len(case.image),
         "aspect": dy / dx,
         "slice_mm": dz if case.spacing else None,

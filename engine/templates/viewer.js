@@ -197,7 +197,7 @@
 
   function describe() {
     const { about, depth, layers } = state.volume;
-    const source = about.first_slice + state.slice;
+    const source = about.numbers[state.slice];
     const text = `slice ${state.slice + 1} of ${depth}`;
     const whole = depth === about.slices ? "" : ` (number ${source} of the case's ${about.slices}, from 0)`;
     at("v-text").textContent = text + whole;

@@ -25,7 +25,7 @@ BLOCK = 5
 
 @pytest.fixture(scope="module")
 def slices(tmp_path_factory: pytest.TempPathFactory) -> SliceFolder:
-    """Two cases of 8 slices, and a third of which slices are missing."""
+    """Two cases of 8 slices, of which the first is the uppermost, and a third of which slices are missing."""
     root = tmp_path_factory.mktemp("data")
     for number in range(3):
         kits_case(root / "raw", number)
@@ -57,10 +57,10 @@ def test_neighbours_are_moved_alike(slices: SliceFolder) -> None:
         alone = SliceDataset(slices, [f"00000_{index}.npz"], FRAME, "mild", seed=3)
         for epoch in range(3):
             (image, mask, _), (block, masks, _) = alone[epoch, 0], around[epoch, 0]
-            assert torch.equal(block[index - 1], image[0]) and torch.equal(masks[index - 1], mask)
+            assert torch.equal(block[5 - index], image[0]) and torch.equal(masks[5 - index], mask)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("00000_0.npz", [0, 0, 0, 1, 2]), ("00001_7.npz", [5, 6, 7, 7, 7])])
+@pytest.mark.parametrize(("name", "expected"), [("00000_0.npz", [2, 1, 0, 0, 0]), ("00001_7.npz", [7, 7, 7, 6, 5])])
 def test_beyond_the_volume_comes_its_last_slice_again(slices: SliceFolder, name: str, expected: list[int]) -> None:
     case, _ = case_of(name)
     block, masks, _ = BlockDataset(slices, [name], FRAME, block=BLOCK, with_masks=True)[0, 0]

@@ -84,6 +84,18 @@ def test_a_volume_stored_from_the_top_gets_the_same_labels(job: Path, tmp_path: 
     assert len(np.unique(up)) > 1 and (up == down[:, :, ::-1]).all()
 
 
+def test_its_slices_get_the_same_scores_as_the_raw_case(job: Path, tmp_path: Path) -> None:
+    """KiTS is stored from superior to inferior, so that slice numbers run against the volume."""
+    (case,) = json.loads((job / "slices" / "splits.json").read_text())["test"]
+    doors = (("--test_data_path", job / "slices"), ("--inpath", job / "raw", "--cases", case))
+    found = []
+    for number, door in enumerate(doors):
+        words = ("--ckpt", job / "teacher" / "best.ckpt", "--device", "cpu", "--outpath")
+        output_of(in_process("scripts/evaluate.py", *words, tmp_path / f"{number}.json", *door))
+        found.append(json.loads((tmp_path / f"{number}.json").read_text())["regions"])
+    assert found[0] == found[1] and found[0]["tumor"]["dice"]["mean"] > 0
+
+
 def test_networks_of_blocks_and_of_slices_do_not_answer_together(job: Path, tmp_path: Path) -> None:
     where = ("--train_data_path", job / "slices", "--size", 32, "--crop", 0, *TRAINING)
     output_of(in_process("train.py", "--model", "enet", "--checkpoint_path", tmp_path / "enet", *where))
