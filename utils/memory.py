@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 GROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
@@ -15,11 +17,14 @@ MEMINFO = Path("/proc/meminfo")
 def free_memory(device: torch.device) -> int:
     """Bytes that are free on a device; 0 where it is not known. Of the host, what its container leaves, too."""
     if device.type == "cuda":
+        import torch  # Whoever asks for the host's has no need of it.
+
         return int(torch.cuda.mem_get_info(device)[0])
-    return _free_on_host() if device.type == "cpu" else 0
+    return free_on_host() if device.type == "cpu" else 0
 
 
-def _free_on_host() -> int:
+def free_on_host() -> int:
+    """Bytes that the machine, or the container, has left; 0 where it is not known."""
     found = []
     with suppress(OSError):
         if match := re.search(r"^MemAvailable:\s*(\d+) kB$", MEMINFO.read_text(), re.MULTILINE):

@@ -2,7 +2,8 @@
 
 F. Isensee, P. F. Jaeger, S. A. A. Kohl, J. Petersen, K. H. Maier-Hein: nnU-Net, Nature Methods 2021; its version 2
 writes, with --save_probabilities, `probabilities` [C, z, y, x] of which z, y, x are the stored axes of the image, the
-last one first, wherever these point. The .pkl beside it is never read.
+last one first, wherever these point; but its reader `NibabelIOWithReorient`, which plans.json names, turns the image to
+right, anterior and superior first, and only labels are turned back. The .pkl beside it is never read.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from datasets.raw.nifti import Orientation, Source, open_nifti
 from datasets.raw.tree import SUFFIXES, nifti_stem
 from datasets.raw.volume import Volume
 from utils.errors import UserError
+from utils.files import read_json
 
 MEMBER = "probabilities.npy"
 NPZ = ".npz"
@@ -91,7 +93,8 @@ def _read_npy(path: Path, file: IO[bytes], volume: Volume) -> tuple[int, Iterato
     if dtype.kind != "f" or len(shape) != 4:
         raise UserError(f"{path}: holds {dtype} of shape {shape}, not probabilities [C, z, y, x]; {REMEDY}")
     _refuse_single(path, shape[0])
-    orientation = Orientation.of(volume.affine)
+    turned = _was_reoriented(path)
+    orientation = Orientation.of(np.eye(4) if turned else volume.affine)
     expected = tuple(volume.image.shape[axis] for axis in reversed(orientation.axes))
     if shape[1:] != expected:
         raise UserError(f"{path}: has shape {shape[1:]}, but {volume.case.image} has {expected}; {REMEDY}")
@@ -107,6 +110,20 @@ def _read_npy(path: Path, file: IO[bytes], volume: Volume) -> tuple[int, Iterato
         file.read(1)  # The checksum is compared at the end.
 
     return int(shape[0]), channels()
+
+
+def beside(path: Path, name: str) -> Path | None:
+    """A file of nnU-Net's beside a case's probabilities, or, of a fold's validation, beside the folds."""
+    folder = path.parent
+    places = [folder, folder.parent.parent] if folder.name == "validation" else [folder]
+    return next((place / name for place in places if (place / name).is_file()), None)
+
+
+def _was_reoriented(path: Path) -> bool:
+    """Whether nnU-Net's probabilities lie in the axes of RAS in place of the image's own."""
+    plans = beside(path, "plans.json")
+    content = read_json(plans) if plans else None
+    return isinstance(content, dict) and content.get("image_reader_writer") == "NibabelIOWithReorient"
 
 
 def _read(file: IO[bytes], count: int) -> bytes:

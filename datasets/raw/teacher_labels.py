@@ -1,7 +1,8 @@
 """What a teacher's channels stand for, and the classes of a task that they make.
 
 A channel stands for one or more source labels. Channels with one for the background, label 0, are classes, which
-exclude each other (softmax); channels without are regions, which may lie in each other (sigmoid), as nnU-Net's.
+exclude each other (softmax), and of which several may stand for the same labels; channels without are regions, which
+may lie in each other (sigmoid), as nnU-Net's.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.labels import HIGHEST_LABEL, LabelMap
+from datasets.labels import HIGHEST_LABEL, LabelMap, plain_name
 from datasets.raw.dataset_json import read_description
+from datasets.raw.probabilities import beside
 from utils.errors import UserError
 from utils.files import read_json
 
@@ -61,9 +63,7 @@ def labels_beside(path: Path) -> ChannelLabels | None:
     """
     if (record := read_record(path)) is not None:
         return record[0]
-    folder = path.parent
-    places = [folder, folder.parent.parent] if folder.name == "validation" else [folder]
-    description = next((place / DESCRIPTION for place in places if (place / DESCRIPTION).is_file()), None)
+    description = beside(path, DESCRIPTION)
     if description is None:
         return None
     groups = list(read_description(description).labels.values())
@@ -73,6 +73,20 @@ def labels_beside(path: Path) -> ChannelLabels | None:
     if numbers != list(range(1, len(numbers) + 1)):
         raise UserError(f"{description}: its labels {numbers} are not numbered without a gap; give --teacher_labels")
     return ((0,), *((number,) for number in numbers))
+
+
+def refuse_other_names(path: Path, label_map: LabelMap) -> None:
+    """UserError if dataset.json beside a case's probabilities calls other labels by the name of a class."""
+    description = beside(path, DESCRIPTION)
+    if description is None or read_record(path) is not None:
+        return
+    named = {plain_name(name): group for name, group in read_description(description).labels.items()}
+    for name, labels in zip(label_map.classes, label_map.labels, strict=True):
+        if (group := named.get(plain_name(name))) is not None and not {*group} <= {*labels}:
+            raise UserError(
+                f"{description}: calls label {group[0]} {name}, which is {labels[0]} in the data; say with "
+                "--teacher_labels which of the data's labels each channel is"
+            )
 
 
 def read_record(path: Path) -> tuple[ChannelLabels, str] | None:
@@ -105,11 +119,12 @@ class ClassMaker:
         self.are_regions = (0,) not in channels
         named = [set(labels) for labels in channels]
         self.inside = [self._inside(number, named) for number in range(len(channels))]
-        own = [labels - set().union(*(named[i] for i in self.inside[n])) for n, labels in enumerate(named)]
+        own = [labels.difference(*(named[i] for i in self.inside[n])) for n, labels in enumerate(named)]
         self.classes = [self._class_of(number, labels) for number, labels in enumerate(own)]
-        for index, name in enumerate(label_map.classes, start=1):
-            if index not in self.classes:
-                raise UserError(f"--teacher_labels: no channel stands for {name}; they are {describe(channels)}")
+        for name, labels in zip(label_map.classes, label_map.labels, strict=True):
+            if lacking := sorted(set(labels).difference(*named)):
+                label = f"label {lacking[0]}, a part of {name}" if len(lacking) < len(labels) else name
+                raise UserError(f"--teacher_labels: no channel stands for {label}; they are {describe(channels)}")
 
     def __call__(self, volumes: Iterable[NDArray[np.float32]], source: Path) -> NDArray[np.float32]:
         """Probabilities [C, Z, Y, X] of the task's classes, of those of the channels, each [Z, Y, X].
@@ -144,14 +159,20 @@ class ClassMaker:
         return made
 
     def _inside(self, number: int, named: list[set[int]]) -> list[int]:
-        """The largest regions inside of one; UserError for two that overlap, or that are the same."""
-        within = [i for i, labels in enumerate(named) if i != number and labels and labels <= named[number]]
-        others = [labels for i, labels in enumerate(named) if i != number and i not in within]
-        crossing = any(labels & named[number] and not named[number] <= labels for labels in others)
-        if crossing or any(named[i] == named[number] for i in within) or (within and not self.are_regions):
+        """The largest regions inside of one, none of a class; UserError for two that overlap.
+
+        So are two regions that are the same. Classes that are the same are not: their probabilities are added.
+        """
+        others = [i for i, labels in enumerate(named) if i != number and labels & named[number]]
+        if not self.are_regions:
+            within, crossing = [], any(named[i] != named[number] for i in others)
+        else:
+            within = [i for i in others if named[i] <= named[number]]
+            crossing = any(named[i] == named[number] or not (i in within or named[number] < named[i]) for i in others)
+        if crossing:
             raise UserError(
-                f"--teacher_labels: {describe(self.channels)}: two channels share a label and neither is a part of the "
-                "other, which regions have to be, or they are classes, which share none"
+                f"--teacher_labels: {describe(self.channels)}: two channels share a label, and neither is a part of "
+                "the other, as regions have to be, or they are classes, which share all of their labels or none"
             )
         return [i for i in within if not any(named[i] < named[j] for j in within)]
 
@@ -165,6 +186,18 @@ class ClassMaker:
                 f"{self.label_map.name} tells apart; choose another --task"
             )
         return next(iter(classes), None)
+
+    def __str__(self) -> str:
+        """Which channels are which class, for the user to check."""
+        parts = []
+        for index, name in enumerate(self.label_map.classes, start=1):
+            own = [f"{number} ({'+'.join(map(str, self.channels[number]))})" for number in self._channels_of(index)]
+            parts.append(f"{name} is {' and '.join(own)}")
+        kind = "regions" if self.are_regions else "classes"
+        return f"of the {len(self.channels)} {kind} (of labels), {', '.join(parts)}"
+
+    def _channels_of(self, index: int) -> list[int]:
+        return [number for number, own in enumerate(self.classes) if own == index]
 
 
 def describe(channels: ChannelLabels) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,24 @@ from datasets.labels import NO_MASK, LabelMap
 from datasets.raw.layout import Case, Layout
 from datasets.raw.options import AS_IT_SHOULD_BE, ReadingOptions
 from datasets.raw.probabilities import file_of_case, probability_files
-from datasets.raw.teacher_labels import ChannelLabels, labels_beside, read_teacher_labels
+from datasets.raw.teacher_labels import (
+    ChannelLabels,
+    ClassMaker,
+    labels_beside,
+    read_teacher_labels,
+    refuse_other_names,
+)
 from datasets.slices.answers import FLAG, AnswerFolder, answers_folder, image_state
 from datasets.slices.manifest import Manifest, ManifestCase
 from datasets.slices.slice_folder import slice_files, slice_name
-from datasets.slicing.cut_answers import AnswerJob, cut_answers
+from datasets.slicing.cut_answers import AnswerJob, cut_answers, is_poor, poor_agreement
 from datasets.slicing.options import AnswerOptions
 from datasets.splits import UNLABELLED_FOLDER
 from utils.cores import usable_cores
 from utils.errors import UserError, join_errors
 from utils.files import remove_unfinished
 from utils.fingerprint import file_digest
+from utils.memory import free_on_host
 from utils.parallel import run_in_processes
 from utils.progress import progress
 
@@ -31,7 +39,7 @@ from utils.progress import progress
 class AnswerSummary:
     """cases: with answers; cut: by this run; dice: by case and region, None without a mask; notes: by case.
 
-    without: test cases that have no answers.
+    makers: what channels stand for, of each kind of teacher; without: test cases that have no answers.
     """
 
     folder: Path
@@ -39,10 +47,12 @@ class AnswerSummary:
     cut: int
     dice: dict[str, dict[str, float | None]]
     notes: dict[str, list[str]]
+    makers: list[ClassMaker]
     without: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f"answers: to {self.cases} cases in {self.folder}, {self.cut} cut now, {self.cases - self.cut} before"]
+        lines += [f"answers: {maker}" for maker in self.makers]
         for case, scores in self.dice.items():
             shown = ", ".join(
                 f"{region} {'none' if dice is None else f'{dice:.2f}'}" for region, dice in scores.items()
@@ -74,6 +84,12 @@ class Answers:
             raise UserError(
                 f"{FLAG} {self.folders[0]}: answers for none of the {len(found)} cases; expected "
                 f"{next(iter(found), 'CASE')}.npz, ..., but it holds {shown}"
+            )
+        answering = {path.parent for paths in self.files.values() for path in paths}
+        if idle := [folder for folder in self.folders if folder not in answering]:
+            raise UserError(
+                f"{FLAG} {idle[0]}: answers for none of the {len(found)} cases, unlike {next(iter(answering))}; name "
+                "its files as the cases, or leave it out"
             )
         counts = Counter(map(len, self.files.values()))
         if set(counts) not in ({1}, {len(self.folders)}):
@@ -125,13 +141,32 @@ def answer_slices(
         for name, case in wanted.items()
         if not _is_done(stored, name, entries[name], answers)
     ]
-    errors, notes = _cut(stored, jobs, workers or usable_cores())
+    largest = max((math.prod(entries[job.case.name].shape) for job in jobs), default=0)
+    at_once = min(workers or usable_cores(), _most_at_once(largest, label_map))
+    errors, notes = _cut(stored, jobs, at_once)
     stored.save()
     errors += [f"case {name}: has no answer" for name in without if entries[name].split != "test"]
     if errors:
         raise UserError(f"{FLAG} {answers.folders[0]}: {len(errors)} cases lack answers: {join_errors(errors)}")
     dice = {name: stored.cases[name].dice for name in wanted}
-    return AnswerSummary(folder, len(wanted), len(jobs), dice, notes, without)
+    for name in dice.keys() - notes.keys():
+        notes[name] = [poor_agreement(region, score) for region, score in dice[name].items() if is_poor(score)]
+    makers = [ClassMaker(channels, label_map) for channels in _channels(stored, wanted)]
+    return AnswerSummary(folder, len(wanted), len(jobs), dice, notes, makers, without)
+
+
+def _most_at_once(voxels: int, label_map: LabelMap) -> int:
+    """How many cases of so many voxels memory holds."""
+    # Of each the mean, one file's classes, what is made of it and, of regions, all of them; image and masks are less.
+    of_case = 4 * max(1, voxels) * (3 * label_map.num_classes + 1)
+    free = free_on_host()
+    return max(1, free // of_case) if free else usable_cores()
+
+
+def _channels(stored: AnswerFolder, names: Iterable[str]) -> list[ChannelLabels]:
+    """All that channels of these cases' files stand for."""
+    labels = (source["labels"] for name in names for source in stored.cases[name].sources)
+    return list(dict.fromkeys(tuple(tuple(channel) for channel in each) for each in labels))
 
 
 def _entries(outpath: Path) -> dict[str, ManifestCase]:
@@ -149,6 +184,9 @@ def _job(
     reading: ReadingOptions,
 ) -> AnswerJob:
     files = answers.files[case.name]
+    if answers.said is None:
+        for path in files:
+            refuse_other_names(path, stored.label_map)
     if NO_MASK.name in entry.tasks:
         case = replace(case, label=None)  # There may be one that is not to be used.
     sources = [

@@ -95,7 +95,10 @@ def mean_probabilities(job: AnswerJob, volume: Volume) -> tuple[NDArray[np.float
         with open_probabilities(path, volume) as (count, channels):
             labels.append(_channel_labels(path, said, count, job.labels))
             classes = ClassMaker(labels[-1], job.label_map)(channels, path)
-        total = classes if total is None else total + classes
+        if total is None:
+            total = classes
+        else:
+            total += classes
     assert total is not None
     total /= len(job.files)
     return total, labels
@@ -112,9 +115,9 @@ def write_answer(path: Path, probabilities: NDArray[np.float32]) -> None:
 def agreement(
     answered: NDArray[np.uint8], mask: NDArray[np.uint8], label_map: LabelMap
 ) -> tuple[dict[str, float | None], list[str]]:
-    """The Dice of each region of answered classes [Z, Y, X] with a mask of source labels; notes where it is poor.
+    """The Dice of each region of answered classes [Z, Y, X] with a mask of source labels; notes of what looks wrong.
 
-    None where neither has a voxel of the region. Where it is poor, turned answers are tried for an explanation.
+    None where neither has a voxel of the region. It looks wrong where it is poor, or where turned answers fit better.
     """
     reference = label_map.encode(mask)
     scores: dict[str, float | None] = {}
@@ -122,12 +125,23 @@ def agreement(
     for region, classes in label_map.regions.items():
         found, true = (np.isin(volume, classes) for volume in (answered, reference))
         scores[region] = score = _dice(found, true)
-        if score is not None and score < POOR:
-            notes.append(
-                f"the answers agree with the mask at a Dice of {score:.2f} for {region}; are they of this image and of "
-                f"these labels?{_explanation(found, true, score)}"
-            )
+        if score is not None and score + MUCH_BETTER < 1:
+            turned = _explanation(found, true, score)
+            if turned or is_poor(score):
+                notes.append(poor_agreement(region, score) + turned)
     return scores, notes
+
+
+def is_poor(score: float | None) -> bool:
+    """Whether a Dice of answers and mask makes one doubt that they are of the same image."""
+    return score is not None and score < POOR
+
+
+def poor_agreement(region: str, score: float | None) -> str:
+    return (
+        f"the answers agree with the mask at a Dice of {score:.2f} for {region}; are they of this image and of these "
+        "labels?"
+    )
 
 
 def _dice(found: NDArray[np.bool_], true: NDArray[np.bool_]) -> float | None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from datasets.labels import LabelMap, organ_and_lesions, organ_and_tumor
-from datasets.raw.teacher_labels import ClassMaker, describe, labels_beside, read_teacher_labels
+from datasets.raw.teacher_labels import ClassMaker, describe, labels_beside, read_teacher_labels, refuse_other_names
 from utils.errors import UserError
 
 TASKS = organ_and_tumor()
@@ -33,8 +33,15 @@ def test_classes_are_added_up_for_the_task() -> None:
     np.testing.assert_allclose(make("3=1 1=2", TASKS["all"], 0.1, 0.2, 0.3, 0.4, 0), [0.4, 0.4, 0.2], rtol=1e-6)
 
 
+def test_channels_of_the_same_label_are_added_up() -> None:
+    """As a left and a right kidney are, or a cyst that the data count as kidney."""
+    sides = make("1=1+2 2=1+2", TASKS["organ"], 0.1, 0.6, 0.2, 0.1)
+    np.testing.assert_allclose(sides, [0.2, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(make("1=1 2=2 3=1", TASKS["all"], 0.1, 0.2, 0.3, 0.4), [0.1, 0.6, 0.3], rtol=1e-6)
+
+
 def test_a_small_probability_of_the_background_keeps_its_digits() -> None:
-    assert make("1=1", TASKS["organ"], 3e-7, 1.0)[0] == pytest.approx(3e-7, rel=1e-4)
+    assert make("1=1+2", TASKS["organ"], 3e-7, 1.0)[0] == pytest.approx(3e-7, rel=1e-4)
 
 
 def test_regions_become_classes() -> None:
@@ -63,7 +70,8 @@ def test_regions_of_kits_lie_three_deep_and_in_any_order() -> None:
         ("1=1+2", "all", "channel 1 stands for labels .1, 2., which task all tells apart"),
         ("1=1", "all", "no channel stands for tumor; they are 0=0 1=1"),
         ("0=1+2 1=2+3", "all", "two channels share a label"),
-        ("1=1 2=1", "organ", "two channels share a label"),
+        ("1=1", "organ", "no channel stands for label 2, a part of organ; they are 0=0 1=1"),
+        ("1=2", "organ", "no channel stands for label 1, a part of organ; they are 0=0 1=2"),
         ("0=1 1=1", "organ", "two channels share a label"),
         ("1=1+2 2=2", "organ", "two channels share a label"),
     ],
@@ -92,6 +100,25 @@ def test_a_channel_is_named_once_and_only_regions_lack_a_background() -> None:
 def test_classes_that_do_not_add_up_are_taken_for_regions() -> None:
     with pytest.raises(UserError, match=r"a.npz: the classes .* add up to between 1.7 and 1.7; if .* regions, say so"):
         make("1=1 2=2", TASKS["all"], 0.9, 0.5, 0.3)
+
+
+def test_the_user_is_told_which_channels_are_which_class() -> None:
+    assert str(ClassMaker(((0,), (1,), (2,), (1,)), TASKS["all"])) == (
+        "of the 4 classes (of labels), organ is 1 (1) and 3 (1), tumor is 2 (2)"
+    )
+    assert (
+        str(ClassMaker(((1, 2), (2,)), TASKS["all"]))
+        == "of the 2 regions (of labels), organ is 0 (1+2), tumor is 1 (2)"
+    )
+
+
+def test_a_class_that_dataset_json_calls_by_another_label_is_refused(tmp_path: Path) -> None:
+    for labels in ({"background": 0, "kidney": 1, "tumor": 2}, {"background": 0, "whole": [1, 2], "tumor": 2}):
+        (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+        refuse_other_names(tmp_path / "a.npz", TASKS["all"])
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "tumor": 1, "kidney": 2}}))
+    with pytest.raises(UserError, match=r"dataset.json: calls label 1 tumor, which is 2 in the data; say"):
+        refuse_other_names(tmp_path / "a.npz", TASKS["all"])
 
 
 def test_dataset_json_says_what_the_channels_are(tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
+from datasets.labels import organ_and_tumor
 from datasets.slices.answers import FLOOR, StoredAnswers
 from datasets.slices.manifest import Manifest
 from datasets.slices.slice_folder import SliceFolder
+from datasets.slicing.cut_answers import agreement
 from tests.answers import answer_masks, cut_answered, near_mask, write_answer
 from tests.data import ct_and_label, cut_slices, save, voxels
 from utils.errors import UserError
@@ -90,6 +93,16 @@ def test_the_folds_of_a_cross_validation_have_a_case_each(raw: Path, teacher: Pa
     assert cut_answered(raw, tmp_path / "out", teacher, tmp_path / "rest").cases == 5
 
 
+def test_a_folder_without_answers_is_not_taken_for_a_fold(raw: Path, teacher: Path, tmp_path: Path) -> None:
+    answer_masks(raw, tmp_path / "other", seed=1)
+    for path in (tmp_path / "other").iterdir():
+        path.rename(path.with_name(f"x{path.name}"))
+    with pytest.raises(
+        UserError, match=f"{tmp_path / 'other'}: answers for none of the 5 cases, unlike {teacher}; name"
+    ):
+        cut_answered(raw, tmp_path / "out", teacher, tmp_path / "other")
+
+
 def test_a_second_run_does_nothing_and_a_changed_file_is_cut_again(raw: Path, teacher: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     cut_answered(raw, out, teacher)
@@ -138,9 +151,34 @@ def test_agreement_is_told_and_what_is_turned_or_swapped_is_named(raw: Path, tea
     warnings = [line for line in turned.splitlines() if line.startswith("warning: ")]
     assert warnings[0].startswith("warning: 00001: the answers agree with the mask at a Dice of 0.")
     assert "Turned superior to inferior they agree at 1.00." in warnings[0]
+    again = str(cut_answered(raw, tmp_path / "out", teacher))
+    assert any(
+        line and warnings[0].startswith(line) for line in again.splitlines() if line.startswith("warning: 00001")
+    )
+    assert "answers: of the 3 classes (of labels), organ is 1 (1), tumor is 2 (2)" in again
 
     swapped = str(cut_answered(raw, tmp_path / "out", teacher, labels=("1=2", "2=1")))
     assert "warning: 00000: the answers agree with the mask at a Dice of 0.00 for tumor" in swapped
+
+
+def test_answers_that_are_turned_and_overlap_all_the_same_are_noted() -> None:
+    """Of two thirds of a volume, from one end of it, a half is in its mirror image too."""
+    mask = np.zeros((9, 4, 4), np.uint8)
+    mask[:6, :2] = 1
+    scores, notes = agreement(np.ascontiguousarray(mask[::-1]), mask, organ_and_tumor()["organ"])
+    assert scores == {"organ": 0.5} and len(notes) == 1
+    assert notes[0].endswith("labels? Turned superior to inferior they agree at 1.00.")
+
+
+def test_answers_of_a_reader_that_turns_images_are_turned_back(raw: Path, teacher: Path, tmp_path: Path) -> None:
+    """nnU-Net's NibabelIOWithReorient gives probabilities in the axes of RAS, whatever the image's are."""
+    for number in range(5):
+        mask = nib.load(raw / f"case_{number:05d}" / "segmentation.nii.gz")
+        canonical = np.asarray(nib.as_closest_canonical(mask).dataobj).astype(np.uint8)
+        write_answer(teacher / f"case_{number:05d}.npz", near_mask(canonical))
+    (teacher / "plans.json").write_text(json.dumps({"image_reader_writer": "NibabelIOWithReorient"}))
+    summary = cut_answered(raw, tmp_path / "out", teacher)
+    assert all(score in (1.0, None) for of_case in summary.dice.values() for score in of_case.values())
 
 
 def test_regions_of_dataset_json_become_classes(raw: Path, tmp_path: Path) -> None:
