@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 THREADS = 8
 """At most, that read slices: nothing of it holds Python's lock for long."""
 BYTES_PER_PIXEL = 3
-"""int16 and uint8."""
+"""int16 and uint8; BYTES_PER_ANSWER: float32, of each class."""
+BYTES_PER_ANSWER = 4
 
 
 class SliceCache:
@@ -27,12 +28,14 @@ class SliceCache:
     def __init__(self, dataset: SliceDataset, device: torch.device) -> None:
         """Takes `cache_bytes`, as the slices come. ValueError for a dataset that cannot be cached."""
         if not cache_bytes(dataset):
-            raise ValueError("slices of this dataset carry more than an image and a mask, or differ in size")
+            raise ValueError("slices of this dataset differ in size, or carry what is not kept")
         self.dataset, self.device = dataset, device
         count, side = slots(dataset), dataset.frame.side
         self.values = torch.empty(count, 1, side, side, dtype=torch.int16, device=device)
         self.maps = torch.empty(count, 2, device=device)
         self.mask = torch.empty(count, side, side, dtype=torch.uint8, device=device)
+        classes = answered_classes(dataset)
+        self.answers = torch.empty(count, classes, side, side, device=device) if classes else None
         self._threads = ThreadPoolExecutor(min(THREADS, usable_cores()))
         self.cases: dict[int, str] = {}
         """Of those that are here, by their places."""
@@ -44,7 +47,8 @@ class SliceCache:
         list(self._threads.map(self._read, missing, missing.values()))  # The list raises what a thread raised.
         chosen = sent(torch.tensor(places), self.device)
         values, maps, mask = (each.index_select(0, chosen) for each in (self.values, self.maps, self.mask))
-        return Framed(values, maps, mask, [self.cases[place] for place in places])
+        answers = None if self.answers is None else self.answers.index_select(0, chosen)
+        return Framed(values, maps, mask, [self.cases[place] for place in places], answers)
 
     def _place(self, i: int) -> int:
         labelled = len(self.dataset)
@@ -56,6 +60,8 @@ class SliceCache:
         self.values[place].copy_(read.values[0])
         self.maps[place].copy_(read.maps[0])
         self.mask[place].copy_(read.mask[0])
+        if self.answers is not None and read.answers is not None:
+            self.answers[place].copy_(read.answers[0])
         (self.cases[place],) = read.cases
 
 
@@ -64,6 +70,12 @@ def slots(dataset: SliceDataset) -> int:
     return len(dataset) + len(dataset.unlabelled or ())
 
 
+def answered_classes(dataset: SliceDataset) -> int:
+    """Of a teacher's answers on disk; 0 without."""
+    return dataset.answers.label_map.num_classes if dataset.answers else 0
+
+
 def cache_bytes(dataset: SliceDataset) -> int:
     """What a cache of it takes, in bytes; 0 where it cannot be cached."""
-    return slots(dataset) * dataset.frame.side**2 * BYTES_PER_PIXEL if dataset.cacheable else 0
+    per_pixel = BYTES_PER_PIXEL + BYTES_PER_ANSWER * answered_classes(dataset)
+    return slots(dataset) * dataset.frame.side**2 * per_pixel if dataset.cacheable else 0

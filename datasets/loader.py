@@ -71,8 +71,8 @@ class SliceDataset(Dataset[Sample]):
 
     @property
     def cacheable(self) -> bool:
-        """Whether all its slices are an image and a mask of one size, and nothing more."""
-        return self.frame.side > 0 and self.answers is None and not self.with_stored
+        """Whether all its slices are an image, a mask and perhaps answers of one size, and nothing more."""
+        return self.frame.side > 0 and not self.with_stored
 
     def __getitem__(self, item: Item) -> Sample:
         batch = self._augmented(self.framed(item), [item])

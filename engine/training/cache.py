@@ -27,8 +27,7 @@ def make_cache(choice: Cache, dataset: SliceDataset, device: torch.device) -> Sl
         return None
     if not size:
         raise UserError(
-            f"--cache {choice}: only slices of one size, without answers on disk, stored values or blocks are kept; "
-            "leave it out"
+            f"--cache {choice}: only slices of one size, without stored values or blocks, are kept; leave it out"
         )
     if choice == "auto":
         places = [place for place in (device, CPU) if size <= SHARE * free_memory(place)]

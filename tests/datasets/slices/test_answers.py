@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from datasets.augment import AUGMENTS, get_augment
+from datasets.cache import SliceCache, cache_bytes, slots
 from datasets.frame import Frame
 from datasets.loader import SliceDataset, TrainingLoader
 from datasets.slices.answers import FLOOR, StoredAnswers
@@ -102,6 +103,22 @@ def test_unlabelled_slices_have_theirs(out: Path, slices: SliceFolder, answers: 
     batch = next(iter(TrainingLoader(dataset, 2, workers=0)))
     assert batch.answers is not None and batch.answers.shape == (4, 3, 20, 24)
     assert has_mask(batch.mask).tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize("augment", AUGMENTS)
+def test_kept_in_memory_they_are_those_from_disk(
+    out: Path, slices: SliceFolder, answers: StoredAnswers, augment: str
+) -> None:
+    unlabelled = unlabelled_slices([out / "unlabelled"], slices, slices.train, set())
+    frame = Frame(32, 24)
+    dataset = SliceDataset(slices, slices.train, frame, augment, unlabelled=unlabelled, answers=answers)
+    assert cache_bytes(dataset) == slots(dataset) * 24 * 24 * (3 + 3 * 4)
+    kept = TrainingLoader(dataset, 4, workers=0, cache=SliceCache(dataset, torch.device("cpu")))
+    read = TrainingLoader(dataset, 4, workers=0)
+    steps = 2 * read.steps_per_epoch
+    for one, other in zip(kept.between(0, steps), read.between(0, steps), strict=True):
+        assert one.answers is not None and other.answers is not None
+        assert torch.equal(one.image, other.image) and torch.equal(one.answers, other.answers)
 
 
 def test_mixup_mixes_probabilities() -> None:
