@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import _root  # noqa: F401
+from _memory import descendants, peak_memory
 
 from utils.errors import UserError, run
 from utils.numbers import PositiveInt
@@ -167,7 +168,7 @@ def measure(variant: str, *arguments: object) -> tuple[float, float]:
     finally:
         ended.set()
         watcher.join()
-    return seconds, max(peaks.values(), default=_peak_memory("self"))
+    return seconds, max(peaks.values(), default=peak_memory("self"))
 
 
 def _watch_memory(peaks: dict[str, float], ended: threading.Event) -> None:
@@ -175,30 +176,10 @@ def _watch_memory(peaks: dict[str, float], ended: threading.Event) -> None:
     # Until a child starts its program, it shows the command line and the memory of this process.
     own_program = Path("/proc/self/cmdline").read_bytes()
     while not ended.wait(0.02):
-        for process in _descendants("self"):
+        for process in descendants("self"):
             program = Path(f"/proc/{process}/cmdline")
             if program.exists() and program.read_bytes() != own_program:
-                peaks[process] = max(peaks.get(process, 0.0), _peak_memory(process))
-
-
-def _descendants(process: str) -> list[str]:
-    found = []
-    for children in Path(f"/proc/{process}/task").glob("*/children"):
-        try:
-            direct = children.read_text().split()
-        except OSError:
-            continue
-        found += [each for child in direct for each in (child, *_descendants(child))]
-    return found
-
-
-def _peak_memory(process: str) -> float:
-    """The largest resident memory of a process so far, in MiB; 0 if it has ended or the system does not report it."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+                peaks[process] = max(peaks.get(process, 0.0), peak_memory(process))
 
 
 def compare(reference: Path, folder: Path, every: bool) -> tuple[int, int]:
