@@ -80,4 +80,5 @@ def _coefficients(maps: Tensor) -> Tensor:
     degrees = torch.arange(9, device=maps.device)
     i, j = ((of_one[:, None] + of_one).flatten() for of_one in (degrees // 3, degrees % 3))
     sums = products.new_zeros(25, 81).index_put_((5 * i + j, torch.arange(81, device=maps.device)), maps.new_ones(()))
-    return (products.flatten(3) @ sums.T).unflatten(3, (5, 5))
+    coefficients: Tensor = (products.flatten(3) @ sums.T).unflatten(3, (5, 5))
+    return coefficients

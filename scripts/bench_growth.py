@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import _root
-from _memory import descendants, peak_memory
+from _memory import peak_memory, started_by
 
 from utils.errors import UserError, run
 from utils.numbers import PositiveInt
@@ -45,6 +45,7 @@ class GrowthOptions:
     slices: PositiveInt = option(16, "of a phantom")
     model: str = option("malunet", "the network's name")
     train_size: PositiveInt = option(64, "pixels along a side of what the network sees")
+    raw: Path | None = option(None, "folder to make the phantoms in, and to leave them (default: a temporary one)")
     outpath: Path | None = option(None, "a figure to write, such as growth.png")
 
 
@@ -84,7 +85,12 @@ def measure(options: GrowthOptions, folder: Path, count: int) -> Sequence[tuple[
     raw, out = folder / "raw", folder / str(count)
     slices, checkpoints = out / "slices", out / "checkpoints"
     sizes = ("--size", options.size, "--slices", options.slices, options.slices)
-    spend("scripts/make_phantom.py", "--outpath", raw, "--cases", count, *sizes)
+    phantoms = options.raw or folder / "phantoms"
+    spend("scripts/make_phantom.py", "--outpath", phantoms, "--cases", count, *sizes)
+    raw.mkdir(exist_ok=True)
+    for case in sorted(phantoms.glob("case_*"))[:count]:
+        if not (raw / case.name).exists():
+            (raw / case.name).symlink_to(case.resolve())
     data = ("--dataset", "kits", "--task", "tumor")
     cut = ("--inpath", raw, "--outpath", slices, *data, "--slices", "all", "--workers", 1)
     seen = ("--size", options.train_size, "--crop", 0, "--workers", 0, "--cache", "none", "--device", "cpu")
@@ -108,7 +114,7 @@ def spend(script: str, *words: object) -> Cost:
             if number:
                 break
             own = str(process.pid)
-            peak = max(peak, sum(peak_memory(each) for each in (own, *descendants(own))))
+            peak = max(peak, sum(peak_memory(each) for each in (own, *started_by(own))))
             time.sleep(SAMPLED)
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import _root  # noqa: F401
-from _memory import descendants, peak_memory
+from _memory import peak_memory, started_by
 
 from utils.errors import UserError, run
 from utils.numbers import PositiveInt
@@ -173,13 +173,9 @@ def measure(variant: str, *arguments: object) -> tuple[float, float]:
 
 def _watch_memory(peaks: dict[str, float], ended: threading.Event) -> None:
     """Record the peak memory of each child process in MiB."""
-    # Until a child starts its program, it shows the command line and the memory of this process.
-    own_program = Path("/proc/self/cmdline").read_bytes()
     while not ended.wait(0.02):
-        for process in descendants("self"):
-            program = Path(f"/proc/{process}/cmdline")
-            if program.exists() and program.read_bytes() != own_program:
-                peaks[process] = max(peaks.get(process, 0.0), peak_memory(process))
+        for process in started_by("self"):
+            peaks[process] = max(peaks.get(process, 0.0), peak_memory(process))
 
 
 def compare(reference: Path, folder: Path, every: bool) -> tuple[int, int]:
