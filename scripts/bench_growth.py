@@ -95,11 +95,13 @@ def measure(options: GrowthOptions, folder: Path, count: int) -> Sequence[tuple[
     cut = ("--inpath", raw, "--outpath", slices, *data, "--slices", "all", "--workers", 1)
     seen = ("--size", options.train_size, "--crop", 0, "--workers", 0, "--cache", "none", "--device", "cpu")
     train = ("--train_data_path", slices, *data, "--model", options.model, "--epochs", 1, *seen, "--amp", "off")
+    # One network for all, for what a prediction looks like decides how long its distances take.
+    trained = folder / str(min(options.cases)) / "checkpoints" / "best.ckpt"
     score = ("--inpath", raw, *data[:2], "--device", "cpu", "--outpath", out / "results.json")
     return [
         ("SliceMaker", spend("scripts/SliceMaker.py", *cut)),
         ("an epoch", spend("train.py", *train, "--checkpoint_path", checkpoints)),
-        ("evaluation", spend("scripts/evaluate.py", "--ckpt", checkpoints / "best.ckpt", *score)),
+        ("evaluation", spend("scripts/evaluate.py", "--ckpt", trained, *score)),
     ]
 
 
