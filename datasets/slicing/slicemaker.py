@@ -211,11 +211,8 @@ def _cut(folders: OutputFolders, cases: Sequence[Case], workers: int | None) -> 
         return cut, {}  # Else a share that is done would take away the lists.
     folders.arrange(cases)
     jobs = folders.jobs(cases)
-    workers = min(workers or usable_cores(), _most_workers(jobs))
-    if workers > 1:
-        jobs = sorted(jobs, key=_size, reverse=True)  # Else one process might have the largest alone at the end.
     errors: dict[str, str] = {}
-    results = run_in_processes(cut_case, jobs, workers)
+    results = run_in_processes(cut_case, jobs, min(workers or usable_cores(), _most_workers(jobs)))
     bar = progress(results, "cutting", total=len(jobs), unit="case")
     for job, entry in bar:
         if isinstance(entry, UserError):
@@ -229,14 +226,10 @@ def _cut(folders: OutputFolders, cases: Sequence[Case], workers: int | None) -> 
     return cut, in_order
 
 
-def _size(job: CutJob) -> int:
-    """Bytes of its files."""
-    return sum(int(file["size"]) for file in job.source.values() if isinstance(file, dict))
-
-
 def _most_workers(jobs: Sequence[CutJob]) -> int:
     """How many processes the cases are worth: none of its own for what this one has cut before another has started."""
-    return 1 + sum(map(_size, jobs)) // WORTH_A_PROCESS
+    size = sum(int(file["size"]) for job in jobs for file in job.source.values() if isinstance(file, dict))
+    return 1 + size // WORTH_A_PROCESS
 
 
 def _refuse_missing_cases(folders: OutputFolders, names: Sequence[str]) -> None:
