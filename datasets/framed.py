@@ -72,7 +72,9 @@ class Framed(NamedTuple):
         answers for the clean image.
         """
         further = [each for each in (self.answers, self.stored) if each is not None]
-        image, mask = augment.of_batch(torch.cat([windowed(self.values, self.maps), *further], dim=1), self.mask, rngs)
+        image = windowed(self.values, self.maps)
+        # Joining a single part would copy it.
+        image, mask = augment.of_batch(torch.cat([image, *further], dim=1) if further else image, self.mask, rngs)
         if not further:
             return Batch(image, mask, self.cases)
         image, *moved = image.split([1, *(each.shape[1] for each in further)], dim=1)

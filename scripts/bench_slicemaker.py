@@ -1,11 +1,13 @@
 """Time SliceMaker against the published script on the same cases, and compare the slices that they write.
 
     python scripts/bench_slicemaker.py --inpath RAW --dataset kits [--workers 2] [--repeats 3]
+    python scripts/bench_slicemaker.py --inpath RAW --ways target zlib isal reading nibabel
 
 published: one thread per case, volumes as float64, every slice compressed; target: SliceMaker with its defaults;
-all: SliceMaker with --slices all; zlib, isal: nothing but inflating the same files, in as many processes, whose
-start is not timed. Peak memory is that of one worker process, or of the one process with the threads.
-RAW is read once before the first run, so that every variant finds it in the file cache; imports are not timed.
+all: SliceMaker with --slices all. zlib, isal: nothing but inflating the same files; reading: what is written for
+`target`, read as SliceMaker does, but not written; nibabel: the same slices of its arrays, inflated by isal. These are
+in as many processes, whose start is not timed. Peak memory is that of one worker process, or of the one process with
+the threads. RAW is read once before the first run, so that every way finds it in the file cache; imports are not timed.
 """
 
 from __future__ import annotations
@@ -15,22 +17,29 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import MISSING, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import _root  # noqa: F401
+from _memory import peak_memory, started_by
 
 from utils.errors import UserError, run
 from utils.numbers import PositiveInt
 from utils.options import Parser, option
 
+if TYPE_CHECKING:
+    from datasets.labels import LabelMap
+    from datasets.raw.layout import Case
+
 SIZE = 512
 VARIANTS = ("published", "target", "all")
 INFLATING = ("zlib", "isal")
+READING = ("reading", "nibabel")
 BLOCK = 1 << 20
 
 
@@ -41,7 +50,6 @@ def run_published(inpath: Path, outpath: Path, dataset: str, task: str, workers:
     from scipy.ndimage import zoom
 
     from datasets.raw import open_layout
-    from datasets.raw.layout import Case
 
     layout = open_layout(dataset, inpath)
     label_map = layout.label_map(task)
@@ -84,20 +92,34 @@ def run_slicemaker(inpath: Path, outpath: Path, dataset: str, task: str, workers
     return time.perf_counter() - start
 
 
-def run_inflate(inpath: Path, outpath: Path, dataset: str, task: str, workers: int, library: str) -> float:
-    """Seconds in which the processes inflate all files, by no more than the library: below it SliceMaker can't come."""
+def run_part(inpath: Path, outpath: Path, dataset: str, task: str, workers: int, way: str) -> float:
+    """Seconds of processes that inflate all files, or read the target slices of all cases, and write nothing."""
     from datasets.raw import open_layout
 
-    cases = [case for case in open_layout(dataset, inpath).find(inpath) if case.label is not None]
-    files = [path for case in cases for path in (*case.sources, case.label)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    layout = open_layout(dataset, inpath)
+    cases = [case for case in layout.find(inpath) if case.label is not None]
+    parts: list[Callable[[], object]]
+    if way in INFLATING:
+        parts = [partial(_inflate, path, way) for case in cases for path in (*case.sources, case.label)]
+    else:
+        read = _read if way == "reading" else _read_by_nibabel
+        parts = [partial(read, case, layout.label_map(task)) for case in cases]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_prepare) as pool:
         list(pool.map(time.sleep, [1.0] * workers))
         start = time.perf_counter()
-        list(pool.map(_inflate, files, [library] * len(files)))
+        for done in [pool.submit(part) for part in parts]:
+            done.result()
         return time.perf_counter() - start
 
 
+def _prepare() -> None:
+    """Import what the parts need."""
+
+    import datasets.raw.volume  # noqa: F401
+
+
 def _inflate(path: Path, library: str) -> None:
+    """By no more than the library: below it SliceMaker can't come."""
     import gzip
 
     from isal import igzip
@@ -107,9 +129,33 @@ def _inflate(path: Path, library: str) -> None:
             pass
 
 
+def _read(case: Case, label_map: LabelMap) -> None:
+    from datasets.raw.turning import pick_slices
+    from datasets.raw.volume import read_volume
+
+    volume = read_volume(case, (0, 1, 2), as_stored=True)
+    for _ in pick_slices(volume.image, [i for i, mask in enumerate(volume.label) if label_map.has_target(mask)]):
+        pass
+
+
+def _read_by_nibabel(case: Case, label_map: LabelMap) -> None:
+    import nibabel as nib
+    import numpy as np
+    from isal import igzip
+
+    volumes = []
+    for path in (case.image, case.label):
+        with igzip.open(path, "rb") as file:
+            volumes.append(np.asanyarray(nib.Nifti1Image.from_stream(file).dataobj))
+    image, label = volumes  # A KiTS file is in the order z, y, x.
+    for ct, mask in zip(image, label, strict=True):
+        if label_map.has_target(np.ascontiguousarray(mask)):
+            np.ascontiguousarray(ct)
+
+
 def measure(variant: str, *arguments: object) -> tuple[float, float]:
     """Seconds and peak MiB of one run; to be called in a new process, which no earlier run has affected."""
-    function: Callable[..., float] = run_inflate if variant in INFLATING else run_slicemaker
+    function: Callable[..., float] = run_part if variant in INFLATING + READING else run_slicemaker
     if variant == "published":
         function = run_published
     extra = () if variant == "published" else (variant,)
@@ -122,38 +168,14 @@ def measure(variant: str, *arguments: object) -> tuple[float, float]:
     finally:
         ended.set()
         watcher.join()
-    return seconds, max(peaks.values(), default=_peak_memory("self"))
+    return seconds, max(peaks.values(), default=peak_memory("self"))
 
 
 def _watch_memory(peaks: dict[str, float], ended: threading.Event) -> None:
     """Record the peak memory of each child process in MiB."""
-    # Until a child starts its program, it shows the command line and the memory of this process.
-    own_program = Path("/proc/self/cmdline").read_bytes()
     while not ended.wait(0.02):
-        for process in _descendants("self"):
-            program = Path(f"/proc/{process}/cmdline")
-            if program.exists() and program.read_bytes() != own_program:
-                peaks[process] = max(peaks.get(process, 0.0), _peak_memory(process))
-
-
-def _descendants(process: str) -> list[str]:
-    found = []
-    for children in Path(f"/proc/{process}/task").glob("*/children"):
-        try:
-            direct = children.read_text().split()
-        except OSError:
-            continue
-        found += [each for child in direct for each in (child, *_descendants(child))]
-    return found
-
-
-def _peak_memory(process: str) -> float:
-    """The largest resident memory of a process so far, in MiB; 0 if it has ended or the system does not report it."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+        for process in started_by("self"):
+            peaks[process] = max(peaks.get(process, 0.0), peak_memory(process))
 
 
 def compare(reference: Path, folder: Path, every: bool) -> tuple[int, int]:
@@ -190,13 +212,17 @@ class BenchOptions:
     task: str = option("tumor", "organ, tumor or all")
     workers: PositiveInt = option(2, "threads or processes")
     repeats: PositiveInt = option(3, "runs of each way")
+    ways: tuple[Literal["published", "target", "all", "zlib", "isal", "reading", "nibabel"], ...] = option(
+        (*VARIANTS, *INFLATING, *READING), "which; the contents are compared where the published one is among them"
+    )
 
 
 def main() -> None:
     (options,) = Parser(__doc__).read(BenchOptions)
     for path in options.inpath.rglob("*.nii*"):
         path.read_bytes()
-    results: dict[str, list[tuple[float, float]]] = {variant: [] for variant in (*VARIANTS, *INFLATING)}
+    results: dict[str, list[tuple[float, float]]] = {way: [] for way in options.ways}
+    cutting = [way for way in VARIANTS if way in options.ways]
     with tempfile.TemporaryDirectory() as temporary:
         for _ in range(options.repeats):
             for variant in results:
@@ -206,18 +232,22 @@ def main() -> None:
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                     arguments = (options.inpath, folder, options.dataset, options.task, options.workers)
                     results[variant].append(pool.submit(measure, variant, *arguments).result())
-        reference = Path(temporary) / "published"
-        counts = {name: compare(reference, Path(temporary) / name, name != "target") for name in VARIANTS}
-    base = statistics.median(seconds for seconds, _ in results["published"])
-    print(f"{'variant':<10} {'seconds':>8} {'ratio':>6} {'slices':>7} {'peak MiB':>9}   (median of {options.repeats})")
-    for variant, runs in results.items():
-        seconds = statistics.median(seconds for seconds, _ in runs)
-        peak = max(peak for _, peak in runs)
-        print(f"{variant:<10} {seconds:>8.2f} {base / seconds:>6.1f} {counts.get(variant, (0,))[0]:>7} {peak:>9.0f}")
-    total, resized = counts["all"]
-    print(f"contents agree: the same slice numbers; the same pixels and masks in {total - resized} of {total} slices")
-    if resized:
-        print(f"{resized} slices, resized by the published script, were not compared")
+        show(results)
+        if "published" in cutting:
+            reference = Path(temporary) / "published"
+            for name in cutting:
+                total, resized = compare(reference, Path(temporary) / name, name != "target")
+                print(f"{name}: of {total} slices {total - resized} could be compared, and agree in pixels and masks")
+
+
+def show(results: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    """A line for each way: seconds, as multiples of zlib and isal where these were timed, and memory."""
+    medians = {way: statistics.median(seconds for seconds, _ in runs) for way, runs in results.items()}
+    beside = [library for library in INFLATING if library in medians]
+    print(f"{'way':<10} {'seconds':>8} {'MiB':>6}" + "".join(f" {'x ' + library:>8}" for library in beside))
+    for way, runs in results.items():
+        ratios = "".join(f" {medians[way] / medians[library]:>8.2f}" for library in beside)
+        print(f"{way:<10} {medians[way]:>8.2f} {max(peak for _, peak in runs):>6.0f}{ratios}", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,8 @@ there on a series is read, checked and turned as a NIfTI file is.
 
 from __future__ import annotations
 
-import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from datasets.raw.dicom_series import MULTI_FRAME
 from datasets.raw.dicom_stack import DIRECTION, SPACING, check_stack
 from datasets.raw.intensities import INT16
 from datasets.raw.layout import Case
-from datasets.raw.nifti import SLAB_BYTES, Source
+from datasets.raw.nifti import Source
 from utils.errors import UserError
 
 INSTALL = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or unpack it with gdcmconv --raw"
@@ -64,17 +63,9 @@ class Series:
 
 @dataclass
 class SeriesSource(Source):
-    """A series as `datasets.raw.nifti.open_nifti` would give it. voxels: [columns, rows, slices]."""
+    """A series as `datasets.raw.nifti.open_nifti` would give it."""
 
-    voxels: NDArray[Any]
     series: Series
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.voxels.dtype
-
-    def slabs(self, most: int = SLAB_BYTES, memory: NDArray[Any] | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-        yield 0, self.voxels
 
 
 def open_series(case: Case) -> SeriesSource:
@@ -105,15 +96,15 @@ def open_series(case: Case) -> SeriesSource:
 
 def source_of(volume: hd.Volume, series: Series, path: Path) -> SeriesSource:
     """highdicom's volume [slices, rows, columns], or a segmentation in its geometry, with a NIfTI header."""
-    voxels = volume.array.T
+    voxels = volume.array.T[..., None]
     affine = np.asarray(volume.get_affine("RAS"), np.float64)[:, [2, 1, 0, 3]]
     header = nib.Nifti1Header()
-    header.set_data_shape(voxels.shape)
+    header.set_data_shape(voxels.shape[:3])
     header.set_data_dtype(voxels.dtype)
     header.set_xyzt_units("mm")
     header.set_sform(affine, 1)
     header.set_qform(affine, 1)
-    return SeriesSource(path, header, affine, voxels.shape, io.BytesIO(), voxels, series)
+    return SeriesSource(path, header, affine, voxels.shape[:3], voxels, 0, series)
 
 
 def _headers(files: Sequence[Path]) -> list[FileDataset]:

@@ -1,4 +1,4 @@
-"""NIfTI files read as a stream, a few planes at a time, straight into the array that the caller needs.
+"""NIfTI files, read by nibabel a few planes at a time, straight into the array that the caller needs.
 
 Arrays are [Z, Y, X] and grow to superior, posterior and left, whatever the file's order; reading makes no
 float64 copy, and no second copy to reorder the axes.
@@ -32,9 +32,8 @@ UNREADABLE: tuple[type[Exception], ...] = (
     nib.spatialimages.HeaderDataError,
     *BROKEN_GZIP,
 )
-SLAB_BYTES = 1 << 21
 # What a processor's cache holds while it is inflated and copied.
-CHUNK_BYTES = 1 << 20
+SLAB_BYTES = 1 << 21
 # Of files whose slowest axis is not z: a slab gives each row of a slice only as many voxels as it has planes.
 TURNED_SLAB_BYTES = 1 << 25
 # The most bytes that one byte of deflate stands for.
@@ -78,13 +77,14 @@ class Orientation:
 
 @dataclass
 class Source:
-    """An open file: its header, and a stream that stands at the first voxel."""
+    """An open file, or one channel of it. voxels: as stored, [n0, n1, n2, channels], read slab by slab."""
 
     path: Path
     header: Any
     affine: NDArray[np.float64]
     shape: tuple[int, ...]
-    stream: BinaryIO
+    voxels: Any
+    channel: int
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -132,28 +132,27 @@ class Source:
         volume = new(orientation.to_zyx(self.shape), dtype) if stored is None else orientation.array_view(stored)
         view = orientation.file_view(volume)
         z_is_last = orientation.axes[2] == 0
-        in_place = stored if convert is None and np.dtype(dtype) == self.dtype else None
-        for start, slab in self.slabs(SLAB_BYTES if z_is_last or as_stored else TURNED_SLAB_BYTES, in_place):
+        for start, slab in self.slabs(SLAB_BYTES if z_is_last or as_stored else TURNED_SLAB_BYTES):
             stop = start + slab.shape[2]
-            if not np.may_share_memory(view, slab):
-                copy_turned(view[:, :, start:stop], slab if convert is None else convert(slab), sparse=sparse)
+            copy_turned(view[:, :, start:stop], slab if convert is None else convert(slab), sparse=sparse)
             if arrived is not None and z_is_last:
                 upwards = orientation.directions[2] > 0
                 arrived(volume, slice(start, stop) if upwards else slice(len(volume) - stop, len(volume) - start))
         return volume
 
-    def slabs(self, most: int = SLAB_BYTES, memory: NDArray[Any] | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Slabs [n0, n1, k] of `most` bytes along the file's last (slowest) axis, as stored, each with its start index.
+    def slabs(self, most: int = SLAB_BYTES) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Slabs [n0, n1, k] of `most` bytes along the file's last (slowest) axis, each with its start index.
 
-        memory: an array in the file's order and type to read them into; else each is gone with the next.
+        Forwards only: a stream would be inflated anew for what lies behind.
         """
         n0, n1, n2 = self.shape
-        step = min(n2, max(1, most // (n0 * n1 * self.dtype.itemsize)))
-        planes = np.empty((step, n1, n0), self.dtype) if memory is None else memory.T
+        step = max(1, most // (n0 * n1 * self.dtype.itemsize))
         for start in range(0, n2, step):
-            first, count = 0 if memory is None else start, min(step, n2 - start)
-            _read_into(self.stream, planes[first : first + count])
-            yield start, planes[first : first + count].T
+            try:
+                slab = self.voxels[:, :, start : start + step, self.channel]
+            except ValueError:
+                raise EOFError("the file ends too early") from None
+            yield start, slab
 
 
 @contextmanager
@@ -172,15 +171,16 @@ def open_nifti(path: Path, channel: int | None = None) -> Iterator[Source]:
                 raise UserError(
                     f"{path}: has shape {shape}; expected one 3D volume: split a 4D series, stack single slices"
                 )
-            source = Source(path, header, affine, shape[:3], stream)
+            # Without the header's scaling, which would make them float64.
+            stored = (*shape[:3], channels), header.get_data_dtype(), header.get_data_offset()
+            voxels = nib.arrayproxy.ArrayProxy(stream, stored, mmap=False)
+            source = Source(path, header, affine, shape[:3], voxels, channel or 0)
             if source.dtype.kind not in "iuf":
                 raise UserError(
                     f"{path}: has voxels of type {source.dtype}; expected numbers: convert it to grey values"
                 )
             if math.prod(shape) * source.dtype.itemsize > most:
                 raise EOFError("the file ends too early")  # Known before memory is asked for.
-            for _ in range((channel or 0) * shape[2]):
-                _read_exactly(stream, shape[0] * shape[1] * source.dtype.itemsize)
             yield source
             while stream.read(SLAB_BYTES):
                 pass  # gzip verifies its checksum only at the end
@@ -219,15 +219,6 @@ def _read_header(stream: BinaryIO, most: int) -> Any:
     header = kind.from_fileobj(io.BytesIO(start + extensions), check=False)
     header.check_fix(SILENT)
     return header
-
-
-def _read_into(stream: BinaryIO, array: NDArray[Any]) -> None:
-    """Fill a contiguous array."""
-    rest = array.data.cast("B")
-    while rest:
-        data = _read_exactly(stream, min(len(rest), CHUNK_BYTES))
-        rest[: len(data)] = data
-        rest = rest[len(data) :]
 
 
 def _read_exactly(stream: BinaryIO, count: int) -> bytes:

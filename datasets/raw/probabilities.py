@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -73,7 +74,8 @@ def open_probabilities(path: Path, volume: Volume) -> Iterator[tuple[int, Iterat
             def scaled(slab: NDArray[Any]) -> NDArray[np.float32]:
                 return (slab * slope + intercept).astype(np.float32)
 
-            yield count, (_checked(source.load(np.float32, orientation, scaled), path) for _ in range(count))
+            each_channel = (replace(source, channel=number) for number in range(count))
+            yield count, (_checked(each.load(np.float32, orientation, scaled), path) for each in each_channel)
         return
     try:
         with zipfile.ZipFile(path) as archive:

@@ -76,7 +76,7 @@ class Holistic(Method):
         return f"{generator} for the student + {critic} for the critic D"
 
     def extra_optimizers(self) -> list[Optimizer]:
-        return [Adam(self.critic.parameters(), lr=self.critic_lr, betas=(0.9, 0.99))]
+        return [Adam(self.critic.parameters(), lr=self.critic_lr, betas=(0.9, 0.99), fused=True)]
 
 
 class Critic(nn.Module):

@@ -24,7 +24,19 @@ LONGER_OF_PRESET = {"cpu": 2.0}
 OF_THE_TEACHER = ("dataset", "task", "size", "crop", "window")
 """Options of data that a given teacher has decided, unless nnU-Net trained it."""
 OF_DATA = ("train_data_path", "test_data_path", "augment", "mixup", "val_fraction", *OF_THE_TEACHER)
-OF_TRAINING = ("steps", "epochs", "val_every", "batch_size", "lr", "amp", "init", "workers", "device", "deterministic")
+OF_TRAINING = (
+    "steps",
+    "epochs",
+    "val_every",
+    "batch_size",
+    "lr",
+    "amp",
+    "init",
+    "workers",
+    "cache",
+    "device",
+    "deterministic",
+)
 ALIASES = {"teacher": "tckpt", "students": "smodel", **TRAINING_ALIASES}
 
 

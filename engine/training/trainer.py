@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from datasets.loader import TrainingLoader
 from distillation.task import TrainingTask
@@ -23,7 +24,7 @@ from engine.options import SAVE_EVERY
 from engine.provenance import provenance
 from engine.segmenter import Segmenter
 from engine.training.event_log import EventLog, event_log
-from engine.training.health import Health, NotFinite
+from engine.training.health import Health, NotFinite, skip_if
 from engine.training.interruption import Interruption, stop_between_steps
 from engine.training.run_folder import RunFolder
 from engine.training.schedule import Schedule
@@ -99,9 +100,13 @@ class Trainer:
         self.optimizers = make_optimizers(task, schedule.lr)
         self.progress = Progress()
         self.term_sums: dict[str, Tensor] = {}
+        self.sums_before: dict[str, Tensor] = {}
+        """Without the last step."""
         self.stopwatch = Stopwatch()
         self.interruption = Interruption()
-        self.health = Health(task, precision)
+        # On a GPU a step is judged while the next one runs, where the optimisers can leave a bad one out by themselves.
+        on_its_own = precision.device.type == "cuda" and all(each.defaults.get("fused") for each in self.optimizers)
+        self.health = Health(task, precision, behind=int(on_its_own))
         self.validation_loss = ValidationLoss(task, loader.dataset, validation, self.health)
         self.deterministic = False
         self.stops = False
@@ -113,7 +118,7 @@ class Trainer:
 
     def fit(self) -> Progress:
         """Train to the last step, or until validation has not improved for `patience` times."""
-        state, schedule, device = self.progress, self.schedule, self.precision.device
+        state, schedule = self.progress, self.schedule
         self.folder.make()
         if state.step == 0 and not state.prepared:
             self._prepare()
@@ -125,45 +130,51 @@ class Trainer:
         with log as events, stop_between_steps(self.interruption):
             batches = self.loader.between(state.step, schedule.steps)
             bar = progress(batches, "training", total=schedule.steps, initial=state.step, unit="step")
-            self.stopwatch.start_lap()
-            saved = time.monotonic()
-            for batch in bar:
-                if self._is_out_of_patience():
-                    print_line(f"no better score in {schedule.patience} validations: stopped")
-                    break
-                for group in self.optimizers[0].param_groups:
-                    group["lr"] = schedule.lr_at(state.step)
-                self.task.before_step(state.step, schedule.steps)
-                try:
-                    terms = self.step(batch.to(device))
-                except NotFinite as error:
-                    raise self._stopped(error) from None
-                for term, value in terms.items():
-                    self.term_sums[term] = self.term_sums.get(term, 0) + value.detach()
-                state.step, state.summed = state.step + 1, state.summed + 1
-                self.stopwatch.steps += 1
-                self.stopwatch.lap_slices += batch.slices * max(1, len(batch.parts))
-
-                validates = schedule.validates_after(state.step)
-                if validates:
-                    self._validate(events)
-                due = self.save_every.is_over(state.step, time.monotonic() - saved)
-                stops = self.stops if ranks() > 1 else self.interruption.requested
-                if validates or due or stops:
-                    self.save_last()
-                    saved = time.monotonic()
-                if validates:
-                    self.stopwatch.start_lap()
-                if stops and state.step < schedule.steps:
-                    bar.close()
-                    print(f"interrupted; --resume continues from {self.folder.last}")
-                    raise KeyboardInterrupt
+            try:
+                self._take_steps(bar, events)
+            except NotFinite as error:
+                raise self._stopped(error) from None
         return state
+
+    def _take_steps(self, bar: tqdm[Batch], events: EventLog | None) -> None:
+        state, schedule, device = self.progress, self.schedule, self.precision.device
+        self.stopwatch.start_lap()
+        saved = time.monotonic()
+        for batch in bar:
+            if self._is_out_of_patience():
+                print_line(f"no better score in {schedule.patience} validations: stopped")
+                break
+            for group in self.optimizers[0].param_groups:
+                group["lr"] = schedule.lr_at(state.step)
+            self.task.before_step(state.step, schedule.steps)
+            terms = self.step(batch.to(device))
+            self.sums_before = self.term_sums
+            summed = {term: self.term_sums.get(term, 0) + value.detach() for term, value in terms.items()}
+            self.term_sums = {**self.term_sums, **summed}
+            state.step, state.summed = state.step + 1, state.summed + 1
+            self.stopwatch.steps += 1
+            self.stopwatch.lap_slices += batch.slices * max(1, len(batch.parts))
+
+            validates = schedule.validates_after(state.step)
+            if validates:
+                self._validate(events)
+            due = self.save_every.is_over(state.step, time.monotonic() - saved)
+            stops = self.stops if ranks() > 1 else self.interruption.requested
+            if validates or due or stops:
+                self.save_last()
+                saved = time.monotonic()
+            if validates:
+                self.stopwatch.start_lap()
+            if stops and state.step < schedule.steps:
+                bar.close()
+                print(f"interrupted; --resume continues from {self.folder.last}")
+                raise KeyboardInterrupt
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Forward, backward and the optimisers' step on a batch that is on the device: the terms of its loss.
 
-        `NotFinite` in place of an update that would spoil the network.
+        `NotFinite` in place of an update that would spoil the network; where `health` is a step behind, of the step
+        before, whose update has changed nothing.
         """
         self.health.remember()
         for optimizer in self.optimizers:
@@ -172,8 +183,11 @@ class Trainer:
             terms: dict[str, Tensor] = self.task(batch)
         self.precision.scaler.scale(terms["loss"]).backward()
         self.stops = share_step(self.task, self.task.network, self.interruption.requested)
-        self.progress.overflows += self.health.check(terms, batch.cases)
+        bad = self.health.look(terms, batch.cases)
+        self.progress.overflows += self.health.judge()
         for optimizer in self.optimizers:
+            if self.health.behind:
+                skip_if(optimizer, bad, self.precision.scaler)
             self.precision.scaler.step(optimizer)
         self.precision.scaler.update()
         self.task.after_step()
@@ -225,11 +239,15 @@ class Trainer:
         return waited >= self.schedule.patience
 
     def _fetch_sums(self) -> None:
-        """Bring the sums from the device."""
+        """Bring the sums from the device, of steps that have all been judged."""
+        self.progress.overflows += self.health.judge(behind=0)
         self.progress.sums = {term: float(value) for term, value in self.term_sums.items()}
 
     def _stopped(self, error: NotFinite) -> UserError:
         """Save the state before the step that was not taken; what to tell the user."""
+        if self.health.behind:  # It has been counted.
+            self.progress.step, self.progress.summed = self.progress.step - 1, self.progress.summed - 1
+            self.term_sums = self.sums_before
         step = self.progress.step
         start_from = ""
         if step:

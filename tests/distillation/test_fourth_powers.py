@@ -10,7 +10,8 @@ from networks.contract import resize
 
 
 @pytest.mark.parametrize(
-    ("small", "large"), [((6, 6), (48, 48)), ((7, 5), (9, 3)), ((1, 4), (5, 8)), ((4, 1), (4, 9)), ((6, 6), (4, 11))]
+    ("small", "large"),
+    [((6, 6), (48, 48)), ((7, 5), (9, 3)), ((1, 4), (5, 8)), ((4, 1), (4, 9)), ((6, 6), (4, 11)), ((5, 7), (5, 7))],
 )
 def test_powers_of_resized_maps_are_those_of_maps_resized_first(small: tuple[int, int], large: tuple[int, int]) -> None:
     maps = torch.randn(2, 6, *small, dtype=torch.double, generator=torch.Generator().manual_seed(0)).requires_grad_()

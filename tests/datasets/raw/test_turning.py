@@ -64,7 +64,7 @@ class TestTurnedVolumes:
     def test_a_volume_as_stored_is_the_same_volume(
         self, codes: str, volume: NDArray[np.int16], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for name in ("SLAB_BYTES", "TURNED_SLAB_BYTES", "CHUNK_BYTES"):
+        for name in ("SLAB_BYTES", "TURNED_SLAB_BYTES"):
             monkeypatch.setattr(nifti, name, 1000)  # Several of each.
         case = Case("a", save(volume, tmp_path / "a.nii.gz", codes), None)
         plain, stored = (read_volume(case, (0,), hounsfield=True, as_stored=way) for way in (False, True))

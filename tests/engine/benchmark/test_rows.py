@@ -37,6 +37,7 @@ def test_one_loss_has_one_row() -> None:
         ("--preset full --steps 7 --val_every 2 --lr 0.1", {"steps": 7, "val_every": 2, "lr": 0.1}),
         ("--jobs 99", {"workers": 0}),
         ("--jobs 99 --workers 1", {"workers": 1}),
+        ("--cache none", {"cache": "none"}),
     ],
 )
 def test_flags_override_the_preset(given: str, expected: dict[str, Any]) -> None:

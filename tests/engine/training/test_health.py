@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from datasets.slices.slice_folder import SliceFolder
+from distillation.task import TrainingTask
+from engine.device import Precision
+from engine.training.health import Health
 from engine.training.schedule import Schedule
-from engine.training.trainer import Trainer
+from engine.training.trainer import Progress, Trainer
 from engine.training.validation import Validation, ValidationScores
 from tests.small import equal_states, write_bare_archive
 from tests.training import small_trainer, spy_on, stop_after
@@ -23,6 +27,23 @@ SCHEDULE = Schedule(10, 4, 1e-2)
 @pytest.fixture(scope="module")
 def slices(tmp_path_factory: pytest.TempPathFactory) -> SliceFolder:
     return SliceFolder.open(write_bare_archive(tmp_path_factory.mktemp("slices")), "kits", "tumor")
+
+
+@pytest.fixture(autouse=True, params=[0, 1], ids=["at_once", "a_step_later"])
+def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many steps may be under way when one is judged: as on a CPU, and as on a GPU."""
+    judge_behind(monkeypatch, request.param)
+    return int(request.param)
+
+
+def judge_behind(monkeypatch: pytest.MonkeyPatch, behind: int) -> None:
+    def start(self: Health, task: TrainingTask, precision: Precision, **_: int) -> None:
+        of_health(self, task, precision, behind)
+
+    monkeypatch.setattr(Health, "__init__", start)
+
+
+of_health = Health.__init__
 
 
 def at_step(trainer: Trainer, number: int, act: Callable[[Batch], object]) -> None:
@@ -134,6 +155,51 @@ def test_gradients_that_no_scale_makes_finite_stop(slices: SliceFolder, tmp_path
     spoil_gradients(trainer, range(1, 11), torch.nan)
     with pytest.raises(UserError, match="stopped before step 4 of 10: gradient not finite"):
         trainer.fit()
+
+
+@pytest.mark.parametrize("scale", [None, 4.0])
+def test_steps_that_are_judged_later_are_the_same(
+    slices: SliceFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind: int, scale: float | None
+) -> None:
+    if not behind:
+        pytest.skip("the two are compared once")
+    runs = []
+    for late in (0, 1):
+        judge_behind(monkeypatch, late)
+        trainer = small_trainer(slices, tmp_path / str(late), "cirkd", SCHEDULE)
+        if scale:
+            trainer.precision.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+            spoil_gradients(trainer, [2])
+        trainer.fit()
+        runs.append(torch.load(tmp_path / str(late) / "last.ckpt", weights_only=True))
+    one, other = runs
+    assert equal_states(one["weights"], other["weights"]) and equal_states(one["task_state"], other["task_state"])
+    assert one["scaler"] == other["scaler"]
+    assert Progress(**one["progress"]) == Progress(**other["progress"])
+    for a, b in zip(one["optimizers"], other["optimizers"], strict=True):
+        assert all(equal_states(a["state"][key], b["state"][key]) for key in a["state"] | b["state"])
+
+
+@pytest.mark.parametrize("kd", [None, "hlfd", "dist", "cwd"])
+def test_a_step_reads_no_value_but_the_judgement_of_the_one_before(
+    slices: SliceFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind: int, kd: str | None
+) -> None:
+    """Each would keep the host waiting for a GPU, and that for the host."""
+    trainer = small_trainer(slices, tmp_path, kd, SCHEDULE)
+    trainer.task.before_step(5, 10)
+    batches = iter(trainer.loader)
+    trainer.step(next(batches))
+    reads: list[str] = []
+    for name in ("item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__int__", "__float__", "__index__"):
+        read = getattr(torch.Tensor, name)
+
+        def noted(self: torch.Tensor, *arguments: object, name: str = name, read: Any = read, **options: object) -> Any:
+            reads.append(name)
+            return read(self, *arguments, **options)
+
+        monkeypatch.setattr(torch.Tensor, name, noted)
+    trainer.step(next(batches))
+    assert reads == ["cpu", "tolist"]
 
 
 @pytest.mark.parametrize(("found", "notes"), [("0001000", 1), ("00100", 0), ("1000000", 1), ("000100000", 1)])

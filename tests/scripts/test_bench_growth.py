@@ -1,0 +1,54 @@
+"""Growth with the number of cases: each command is run and measured, and what a further case costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands import in_process, output_of
+from tests.paths import SCRIPTS
+
+COMMANDS = ["SliceMaker", "an epoch", "evaluation"]
+
+
+def test_every_command_is_measured_and_drawn(tmp_path: Path) -> None:
+    small = ("--size", 32, "--slices", 4, "--train_size", 32, "--model", "enet")
+    words = ("--cases", 5, "--raw", tmp_path / "raw", "--outpath", tmp_path / "growth.png")
+    lines = output_of(in_process("scripts/bench_growth.py", *small, *words)).splitlines()
+    assert [line[:12].strip() for line in lines[1:]] == COMMANDS
+    for line in lines[1:]:
+        cases, *measured = map(float, line[12:].split())
+        assert cases == 5 and len(measured) == 3 and min(measured) > 0
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list((tmp_path / "raw").glob("case_*"))) == 5
+
+
+@pytest.fixture
+def growth(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import bench_growth
+
+    return bench_growth
+
+
+def test_a_further_case_costs_the_difference(growth: Any) -> None:
+    seconds, mebibytes = growth.further(10, growth.Cost(9.0, 2.0, 100.0), 40, growth.Cost(9.0, 8.0, 103.0))
+    assert seconds == pytest.approx(0.2) and mebibytes == pytest.approx(0.1)
+
+
+def test_the_memory_of_children_counts(growth: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that holds 200 MiB while its parent waits."""
+    (tmp_path / "child.py").write_text("import time; held = b'x' * (200 << 20); time.sleep(0.5)")
+    (tmp_path / "parent.py").write_text(
+        f"import subprocess, sys; subprocess.run([sys.executable, {str(tmp_path / 'child.py')!r}], check=True)"
+    )
+    monkeypatch.setattr(growth._root, "ROOT", tmp_path)
+    cost = growth.spend("parent.py")
+    assert 200 < cost.mebibytes < 300 and cost.seconds > 0.5
+
+
+def test_a_command_that_fails_is_one_line(growth: Any) -> None:
+    with pytest.raises(growth.UserError, match=r"scripts/predict\.py failed: error: "):
+        growth.spend("scripts/predict.py", "--ckpt", "absent.ckpt", "--inpath", "absent", "--outpath", "absent")
