@@ -53,7 +53,10 @@ class ShardOptions:
     """shards: one command as several processes on one folder (docs/scaling.md)"""
 
     shard: Annotated[Shard, read_shard] | None = option(
-        None, "do the K-th of N shares; whichever ends last puts the results together", metavar="K/N"
+        None,
+        "do the K-th of N shares; whichever ends last puts the results together",
+        exclusive="processes",
+        metavar="K/N",
     )
 
 

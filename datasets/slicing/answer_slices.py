@@ -19,11 +19,11 @@ from datasets.slices.slice_folder import slice_files, slice_name
 from datasets.slicing.cut_answers import AnswerJob, cut_answers
 from datasets.slicing.options import AnswerOptions
 from datasets.splits import UNLABELLED_FOLDER
+from utils.cluster import run_anywhere
 from utils.cores import usable_cores
 from utils.errors import UserError, join_errors
 from utils.files import remove_unfinished
 from utils.fingerprint import file_digest
-from utils.parallel import run_in_processes
 from utils.progress import progress
 
 
@@ -105,8 +105,11 @@ def answer_slices(
     answers: Answers,
     workers: int | None = None,
     reading: ReadingOptions = AS_IT_SHOULD_BE,
+    dask: str | None = None,
 ) -> AnswerSummary:
     """Cut the answers to all slices that `outpath` has, into SLICES/answers/<task>; what is there already stays.
+
+    dask: the address of a cluster whose workers cut.
 
     UserError that names the cases whose answers are missing or cannot be used; the others are cut.
     """
@@ -125,7 +128,8 @@ def answer_slices(
         for name, case in wanted.items()
         if not _is_done(stored, name, entries[name], answers)
     ]
-    errors, notes = _cut(stored, jobs, workers or usable_cores())
+    errors, notes = _cut(stored, jobs, workers or usable_cores(), dask)
+    remove_unfinished(folder)
     stored.save()
     errors += [f"case {name}: has no answer" for name in without if entries[name].split != "test"]
     if errors:
@@ -187,10 +191,13 @@ def _named(labels: Sequence[Sequence[int]]) -> dict[int, tuple[int, ...]]:
     return {channel: tuple(each) for channel, each in enumerate(labels) if each}
 
 
-def _cut(stored: AnswerFolder, jobs: Sequence[AnswerJob], workers: int) -> tuple[list[str], dict[str, list[str]]]:
+def _cut(
+    stored: AnswerFolder, jobs: Sequence[AnswerJob], workers: int, dask: str | None
+) -> tuple[list[str], dict[str, list[str]]]:
     """The errors, and the notes of each case; answers.json is saved after every case."""
     errors, notes = [], {}
-    for job, done in progress(run_in_processes(cut_answers, jobs, workers), "answers", total=len(jobs), unit="case"):
+    results = run_anywhere(cut_answers, jobs, lambda job: f"case {job.case.name}", workers, dask)
+    for job, done in progress(results, "answers", total=len(jobs), unit="case"):
         if isinstance(done, UserError):
             errors.append(str(done))
             stored.cases.pop(job.case.name, None)
