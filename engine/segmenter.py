@@ -379,11 +379,6 @@ def open_segmenter(options: PredictionOptions) -> tuple[Segmenter, dict[str, Any
     return (replace(segmenter, offsets=()) if options.decision == "argmax" else segmenter), content
 
 
-def open_network(options: PredictionOptions) -> Segmenter:
-    """The segmenter of `open_segmenter` alone."""
-    return open_segmenter(options)[0]
-
-
 def load_any(path: Path, device: str, runtime: str = "onnxruntime") -> tuple[Segmenter, dict[str, Any]]:
     """The segmenter in a checkpoint, safetensors or ONNX file, and the file's content; runtime: of ONNX files."""
     if path.suffix == TORCH:

@@ -68,8 +68,8 @@ def main() -> None:
     dicom = DicomOptions()
     made = made_by(ensemble, prediction, options, reading, dicom)
     made |= {"checkpoint": files_digest(teacher.ckpt), "flips": teacher.flips}
-    opener = partial(open_ensemble, teacher.ckpt, teacher.device, teacher.flips)
-    predict_cases(ensemble, made, prediction, options, reading, dicom, of_several, opener)
+    networks = partial(open_ensemble, teacher.ckpt, teacher.device, teacher.flips)
+    predict_cases(ensemble, made, prediction, options, reading, dicom, of_several, networks)
 
 
 if __name__ == "__main__":

@@ -43,15 +43,16 @@ def main() -> None:
 
     # PyTorch takes seconds to load, and --help should not wait for it.
     from engine.prediction.carry_out import predict_cases
+    from engine.prediction.on_cluster import open_one
     from engine.prediction.record import made_by
-    from engine.segmenter import open_network, open_segmenter
+    from engine.segmenter import open_segmenter
 
     check_folder(options.outpath.parent if options.is_one_file else options.outpath)
     # With a cluster, this process computes nothing, and need not have the device.
     segmenter, _ = open_segmenter(replace(prediction, device="cpu") if of_several.dask else prediction)
     made = made_by(segmenter, prediction, options, reading, dicom)
-    opener = partial(open_network, prediction)
-    predict_cases(segmenter, made, prediction, options, reading, dicom, of_several, opener)
+    network = partial(open_one, prediction)
+    predict_cases(segmenter, made, prediction, options, reading, dicom, of_several, network)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -20,7 +19,6 @@ from uuid import uuid4
 from utils.errors import UserError
 from utils.fingerprint import fingerprint
 from utils.options import option
-from utils.parallel import run_in_processes
 from utils.progress import print_note
 from utils.shards import ShardOptions
 
@@ -48,16 +46,8 @@ class ClusterOptions(ShardOptions):
     )
 
 
-def run_anywhere(
-    function: Callable[[A], B], items: Sequence[A], name: Callable[[A], str], workers: int, dask: str | None
-) -> Iterator[tuple[A, B | UserError]]:
-    """`run_in_processes` of this machine, or, with the address of a cluster, `run_on_cluster`."""
-    if dask:
-        return run_on_cluster(dask, partial(_as_it_is, function), items, name)
-    return run_in_processes(function, items, workers)
-
-
-def _as_it_is(function: Callable[[A], B]) -> Callable[[A], B]:
+def as_it_is(function: Callable[[A], B]) -> Callable[[A], B]:
+    """As `make`, in a partial: a function for which nothing is to be made first."""
     return function
 
 
@@ -100,7 +90,9 @@ def _result(future: Any, address: str, name: str) -> Any:
     try:
         return pickle.loads(future.result())
     except _distributed().KilledWorker:
-        return UserError(f"{name}: its workers were killed, probably for lack of memory; give them more, or fewer threads")
+        return UserError(
+            f"{name}: its workers were killed, probably for lack of memory; give them more, or fewer threads"
+        )
     except Exception as error:  # Of Dask, for those of the function come back as results.
         return UserError(f"{name}: {type(error).__name__}: {error}")
 
@@ -120,7 +112,9 @@ def _connected(address: str) -> Iterator[Any]:
         client = _distributed().Client(address, timeout=WAIT, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         reason = " ".join(str(error).split()) or f"no answer within {WAIT:.0f} seconds"
-        raise UserError(f"--dask {address}: no scheduler answers there ({reason}); start one with dask scheduler") from None
+        raise UserError(
+            f"--dask {address}: no scheduler answers there ({reason}); start one with dask scheduler"
+        ) from None
     with client:
         if not client.scheduler_info()["workers"]:
             print_note(f"--dask {address}: the cluster has no worker yet; waiting for one")
@@ -135,7 +129,9 @@ def code_archive() -> bytes:
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as content:
         for path in (*files, *sorted(ROOT.glob("requirements*.txt"))):
             if "__pycache__" not in path.parts:
-                name = zipfile.ZipInfo(path.relative_to(ROOT).as_posix())  # without a time: the same code, the same bytes
+                name = zipfile.ZipInfo(
+                    path.relative_to(ROOT).as_posix()
+                )  # without a time: the same code, the same bytes
                 content.writestr(name, path.read_bytes(), zipfile.ZIP_DEFLATED)
     return archive.getvalue()
 
@@ -190,4 +186,4 @@ def _plugin(archive: bytes) -> Any:
             sys.path.insert(0, str(folder))
             importlib.invalidate_caches()
 
-    return Code(archive, f"{PLUGIN}-{fingerprint([archive.hex()])}", PACKAGES)
+    return Code(archive, f"{PLUGIN}-{fingerprint([archive.hex()])}", PACKAGES)  # type: ignore[no-untyped-call]

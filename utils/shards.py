@@ -40,6 +40,10 @@ class Shard:
         return list(items[self.number - 1 :: self.count])
 
 
+ONLY = Shard(1, 1)
+"""In names of files, a process that does all."""
+
+
 def read_shard(text: str) -> Shard:
     """An argparse type: K/N, K from 1 to N."""
     number, slash, count = text.partition("/")

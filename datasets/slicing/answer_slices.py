@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,16 @@ from datasets.slices.slice_folder import slice_files, slice_name
 from datasets.slicing.cut_answers import AnswerJob, cut_answers
 from datasets.slicing.options import AnswerOptions
 from datasets.splits import UNLABELLED_FOLDER
-from utils.cluster import run_anywhere
+from utils.cluster import as_it_is, run_on_cluster
 from utils.cores import usable_cores
 from utils.errors import UserError, join_errors
 from utils.files import remove_unfinished
 from utils.fingerprint import file_digest
+from utils.parallel import run_in_processes
 from utils.progress import progress
+
+SAVE_EVERY = 5.0
+"""Seconds from one answers.json to the next: what a killed run has not recorded is cut again."""
 
 
 @dataclass
@@ -194,16 +200,22 @@ def _named(labels: Sequence[Sequence[int]]) -> dict[int, tuple[int, ...]]:
 def _cut(
     stored: AnswerFolder, jobs: Sequence[AnswerJob], workers: int, dask: str | None
 ) -> tuple[list[str], dict[str, list[str]]]:
-    """The errors, and the notes of each case; answers.json is saved after every case."""
-    errors, notes = [], {}
-    results = run_anywhere(cut_answers, jobs, lambda job: f"case {job.case.name}", workers, dask)
+    """The errors, and the notes of each case; answers.json is saved every few seconds, for of many it takes as long."""
+    errors, notes, saved = [], {}, time.monotonic()
+    results = (
+        run_on_cluster(dask, partial(as_it_is, cut_answers), jobs, lambda job: f"case {job.case.name}")
+        if dask
+        else run_in_processes(cut_answers, jobs, workers)
+    )
     for job, done in progress(results, "answers", total=len(jobs), unit="case"):
         if isinstance(done, UserError):
             errors.append(str(done))
             stored.cases.pop(job.case.name, None)
             continue
         stored.cases[job.case.name], notes[job.case.name] = done
-        stored.save()
+        if time.monotonic() - saved > SAVE_EVERY:
+            stored.save()
+            saved = time.monotonic()
     return errors, notes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from datasets.labels import NO_MASK, LabelMap
@@ -26,9 +27,10 @@ from datasets.splits import (
     saved_split,
     split_root,
 )
-from utils.cluster import run_anywhere
+from utils.cluster import as_it_is, run_on_cluster
 from utils.cores import usable_cores
 from utils.errors import UserError
+from utils.parallel import run_in_processes
 from utils.progress import progress
 from utils.shards import Shard
 
@@ -217,8 +219,11 @@ def _cut(
     folders.arrange(cases)
     jobs = folders.jobs(cases)
     errors: dict[str, str] = {}
-    most = min(workers or usable_cores(), _most_workers(jobs))
-    results = run_anywhere(cut_case, jobs, lambda job: f"case {job.case.name}", most, dask)
+    results = (
+        run_on_cluster(dask, partial(as_it_is, cut_case), jobs, lambda job: f"case {job.case.name}")
+        if dask
+        else run_in_processes(cut_case, jobs, min(workers or usable_cores(), _most_workers(jobs)))
+    )
     bar = progress(results, "cutting", total=len(jobs), unit="case")
     for job, entry in bar:
         if isinstance(entry, UserError):

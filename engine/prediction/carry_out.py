@@ -55,8 +55,11 @@ def predict_cases(
         if len(todo) < len(mine):
             print(f"{len(mine) - len(todo)} of {len(mine)} cases are done (--overwrite predicts them again)")
         if several.dask and open_network:
-            of_cluster = {"address": several.dask, "open_network": open_network, "dicom": dicom}
-            return ClusterPipeline(segmenter, prediction, options, reading, record, **of_cluster).run(todo)
+            at_work = ClusterPipeline(
+                segmenter, prediction, options, reading, record, address=several.dask, open_network=open_network,
+                dicom=dicom,
+            )  # fmt: skip
+            return at_work.run(todo)
         if todo:
             record.add_launch(segmenter, decision)
         return Pipeline(segmenter, prediction, options, reading, record, seg_files).run(todo)

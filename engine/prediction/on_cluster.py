@@ -19,7 +19,7 @@ from engine.prediction.outputs import Outputs
 from engine.prediction.record import CaseRecord, Record
 from engine.prediction.run import Pipeline, Summary, open_seg_files, print_case
 from engine.provenance import provenance
-from engine.segmenter import Segmenter
+from engine.segmenter import Segmenter, open_segmenter
 from utils.cluster import run_on_cluster
 from utils.errors import UserError
 from utils.files import remove_unfinished
@@ -110,6 +110,11 @@ class Predictor:
         if failed := pipeline.run({job.case: job.outputs}).failed:
             raise UserError(failed[0])
         return Done(record.cases[job.case.name], self.where)
+
+
+def open_one(prediction: PredictionOptions) -> Segmenter:
+    """As `open_network`, in a partial: the segmenter in a checkpoint."""
+    return open_segmenter(prediction)[0]
 
 
 def _remove_unfinished(outputs: Mapping[Case, Outputs]) -> None:
