@@ -11,7 +11,7 @@ import pytest
 import datasets.slicing.slicemaker as slicemaker
 from datasets.frame import Frame
 from datasets.labels import organ_and_tumor
-from tests.commands import Done, error_of, in_process, output_of
+from tests.commands import Done, error_of, files_in, in_process, output_of, without_seconds
 from tests.data import kits_case
 from tests.small import save_untrained
 from utils.checkpoint import load_checkpoint, save_checkpoint
@@ -32,11 +32,6 @@ def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_untrained(path, organ_and_tumor()["tumor"], Frame(32, 28))
     save_checkpoint(path, {**load_checkpoint(path), "cases": {"train": [], "val": []}})
     return path
-
-
-def files_in(folder: Path, *but: str) -> dict[str, bytes]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in but)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def killed_after(count: int, function: Callable[..., object]) -> Callable[..., object]:
@@ -109,12 +104,6 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def predict(raw: Path, ckpt: Path, out: Path, *words: object) -> Done:
     words = ("--ckpt", ckpt, "--inpath", raw, "--outpath", out, "--device", "cpu", *words)
     return in_process("scripts/predict.py", *words)
-
-
-def without_seconds(path: Path) -> list[list[str]]:
-    lines = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
-    place = lines[0].index("seconds")
-    return [line[:place] + line[place + 1 :] for line in lines]
 
 
 @pytest.mark.usefixtures("processes")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,18 +14,13 @@ import torch
 from torch import Tensor
 
 from datasets.loader import StepBatches
+from tests.cluster import free_port
 from tests.engine.training.ranks import RUNS, VARIANTS, DoubleNetwork, train_all
 from tests.paths import ROOT
 from tests.small import write_bare_archive
 from utils.batch import part_sizes
 
 NAMES = [name or "alone" for name in (*RUNS, *VARIANTS)]
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 def start(ranks: int, command: list[str]) -> list[subprocess.Popen[str]]:
