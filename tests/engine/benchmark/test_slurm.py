@@ -18,7 +18,6 @@ from tests.engine.benchmark.tiny import Command
 from tests.paths import ROOT
 from tests.small import write_bare_archive
 
-
 STEPS = 200
 
 
