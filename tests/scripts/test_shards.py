@@ -168,6 +168,45 @@ def test_scores(raw: Path, tmp_path: Path, ckpt: Path, monkeypatch: pytest.Monke
     assert files_in(out).keys() == {"r.json", "r.csv"}
 
 
+def test_a_case_that_was_edited_is_scored_again(ckpt: Path, tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "several"
+    for number in range(4):
+        kits_case(raw, number)
+    output_of(evaluate(raw, ckpt, out, "--shard", "1/2"))
+    for number in (0, 1):  # one that was scored, and one that was not
+        kits_case(raw, number, tumor=False)
+    (raw / "case_00002" / "segmentation.nii.gz").touch()  # the same content
+    assert "2 cases, 1 of them scored before" in output_of(evaluate(raw, ckpt, out, "--shard", "1/2"))
+    output_of(evaluate(raw, ckpt, out))
+    output_of(evaluate(raw, ckpt, tmp_path / "one"))
+    assert without_seconds(out / "r.csv") == without_seconds(tmp_path / "one" / "r.csv")
+
+
+def test_one_process_that_was_killed_goes_on(
+    raw: Path, tmp_path: Path, ckpt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import engine.report.evaluation as evaluation
+
+    scored = evaluation.score_cases
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "score_cases", killed_after(3, scored))
+        assert evaluate(raw, ckpt, tmp_path).returncode == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "score_cases", killed_after(2, scored))
+        output_of(evaluate(raw, ckpt, tmp_path))
+
+
+@pytest.mark.usefixtures("processes")
+def test_answers(raw: Path, ckpt: Path, tmp_path: Path) -> None:
+    for out, shards in (("one", ["1/1"]), ("several", ["2/2", "1/2"])):
+        for shard in shards:
+            words = ("--ckpt", ckpt, "--inpath", raw, "--outpath", tmp_path / out, "--device", "cpu", "--shard", shard)
+            output_of(in_process("scripts/answer.py", *words))
+    measured = ("run.json", "volumes.csv", "volumes.json")
+    assert files_in(tmp_path / "several", *measured) == files_in(tmp_path / "one", *measured)
+    assert len(list((tmp_path / "several").glob("*.npz"))) == 5
+
+
 def test_a_page_is_refused(raw: Path, ckpt: Path, tmp_path: Path) -> None:
     words = ("--shard", "1/2", "--report", tmp_path / "page.html")
     assert "scripts/report.py" in error_of(evaluate(raw, ckpt, tmp_path, *words))
