@@ -30,7 +30,7 @@ from utils.cores import usable_cores
 from utils.errors import UserError, run
 from utils.files import read_json, write_json
 from utils.journal import add_line
-from utils.numbers import PositiveInt
+from utils.numbers import PositiveInt, int_from
 from utils.options import Parser, option
 
 COUNTS = (200, 2_000, 20_000)
@@ -49,7 +49,7 @@ class CostOptions:
     ckpt: Path | None = option(None, "the network that predicts and teaches (default: --model, hardly trained)")
     model: str = option("resnet_18", "the student")
     method: str = option("hlfd", "with which it is distilled")
-    cases: PositiveInt = option(3, "how many")
+    cases: int = option(3, "how many, 3 or more: to train on, to validate on, to test", type=int_from(3))
     steps: PositiveInt = option(20, "of the measured trainings")
     batch_size: PositiveInt = option(4, "of them, and of those of the grid")
     runs: PositiveInt = option(300, "of the grid, half of them distilled")
