@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -23,8 +23,8 @@ from utils.errors import UserError, join_errors
 from utils.progress import print_note
 from utils.stored_as import StoredAs
 
-Choose: TypeAlias = Callable[[Sequence[str]], Sequence[str]]
-"""Which of the names of cases to go on with, of all that were asked for and are there."""
+Choose: TypeAlias = Callable[[Mapping[str, Sequence[Path]]], Sequence[str]]
+"""Which of the names of cases to go on with, of all that were asked for and are there, each with its files."""
 
 
 @dataclass
@@ -54,15 +54,15 @@ def cases_in_slices(
     names = list(dict.fromkeys(match_case(name, slices.cases) for name in names))
     if missing := sorted(set(names) - set(slices.cases)):
         raise UserError(f"{slices.folder}: no slices of {', '.join(missing)}; it has {', '.join(slices.cases)}")
-    for name in choose(names):
+    files = {name: [slices.folder / each for each in slices.cases[name]] for name in names}
+    for name in choose(files):
         upward = slices.upward(name)
         image, label = slices.read_slices(upward)
         spacing = slices.spacing(name) if slices.complete(name) else None
         numbers = tuple(case_of(each)[1] for each in upward)
-        files = [slices.folder / each for each in slices.cases[name]]
         notes = slices.manifest.cases[name].notes if slices.manifest else []
         shown, stored_as = slices.window(name, window), slices.stored_as(name)
-        yield LabelledCase(name, image, label, spacing, shown, numbers, files, notes, stored_as)
+        yield LabelledCase(name, image, label, spacing, shown, numbers, files[name], notes, stored_as)
 
 
 def raw_cases(
@@ -72,13 +72,15 @@ def raw_cases(
     window: tuple[float, float] | None,
     reading: ReadingOptions = AS_IT_SHOULD_BE,
     choose: Choose = list,
+    found: FoundCases | None = None,
 ) -> Iterator[LabelledCase]:
     """Cases read from raw files, by their names in any layout; `names` None: every case with a segmentation.
 
-    What was left out is noted on stderr, and after the last case what is unusual in them. One UserError names the cases
-    that cannot be read, the first few with their faults; after the first of them the others are only looked at.
+    found: what `find_labelled` finds in `root`, where that is known. What was left out is noted on stderr, and after
+    the last case what is unusual in them. One UserError names the cases that cannot be read, the first few with their
+    faults; after the first of them the others are only looked at.
     """
-    found = find_labelled(layout, root)
+    found = find_labelled(layout, root) if found is None else found
     for note in found.notes:
         print_note(f"{root}: {note}")
     cases = {case.name: case for case in found if case.label is not None}
@@ -86,7 +88,8 @@ def raw_cases(
     _refuse_without_label(root, found, sorted(set(chosen) - set(cases)))
     errors: list[str] = []
     notes: dict[str, list[str]] = {}
-    chosen = list(choose(chosen))
+    files = {name: [path for path in (*cases[name].sources, cases[name].label) if path] for name in chosen}
+    chosen = list(choose(files))
     for name in chosen:
         try:
             volume = read_volume(
@@ -99,15 +102,20 @@ def raw_cases(
         notes[name] = volume.notes
         if not errors:
             shown = volume_window(volume, window)
-            files = [path for path in (*cases[name].sources, cases[name].label) if path]
             numbers = tuple(volume.slices.tolist())
             yield LabelledCase(
-                name, volume.image, volume.label, volume.spacing, shown, numbers, files, volume.notes, volume.stored_as
-            )
+                name, volume.image, volume.label, volume.spacing, shown, numbers, files[name], volume.notes,
+                volume.stored_as,
+            )  # fmt: skip
     for note in summarise_notes(notes):
         print_note(note)
+    refuse_unusable(root, errors, len(chosen))
+
+
+def refuse_unusable(place: Path, errors: Sequence[str], cases: int) -> None:
+    """One UserError for those of so many cases that cannot be used, if there are any."""
     if errors:
-        count = f"{root}: {len(errors)} of {len(chosen)} cases cannot be used: " if len(errors) > 1 else ""
+        count = f"{place}: {len(errors)} of {cases} cases cannot be used: " if len(errors) > 1 else ""
         raise UserError(count + join_errors(errors))
 
 

@@ -6,6 +6,7 @@
     python scripts/SliceMaker.py --inpath RAW --outpath SLICES --dataset kits --task tumor --teacher_probabilities DIR
     python scripts/SliceMaker.py --inpath cases.csv --outpath SLICES --dataset list --labels 1=organ 2=tumor
     python scripts/SliceMaker.py --inpath RAW --outpath SLICES --dataset kits --task tumor --shard 1/3
+    python scripts/SliceMaker.py --inpath RAW --outpath SLICES --dataset kits --task tumor --dask tcp://HOST:8786
 
 Of training cases it cuts the slices with the target and a share of the others, of validation and test cases every
 slice. A second run with the same options does nothing; with other options it does only what these change.
@@ -38,18 +39,19 @@ import _root  # noqa: F401
 
 from datasets.raw.options import ListOptions, ReadingOptions
 from datasets.slicing.options import AnswerOptions, RawOptions, SliceMakerOptions
+from utils.cluster import ClusterOptions
 from utils.errors import UserError, run
 from utils.lock import only_one
 from utils.options import Parser
 from utils.ranks import refuse_several_processes
-from utils.shards import Place, Shard, ShardOptions, take_part
+from utils.shards import Place, Shard, take_part
 
 ALIASES = {"in_path": "inpath", "out_path": "outpath", "process_num": "workers"}
 """The published spellings."""
 
 
 def main() -> None:
-    groups = (RawOptions, ListOptions, SliceMakerOptions, AnswerOptions, ReadingOptions, ShardOptions)
+    groups = (RawOptions, ListOptions, SliceMakerOptions, AnswerOptions, ReadingOptions, ClusterOptions)
     raw, of_list, options, of_teacher, reading, of_several = Parser(__doc__, ALIASES).read(*groups)
     if not of_several.shard:
         refuse_several_processes()
@@ -73,18 +75,18 @@ def main() -> None:
         answers = Answers(of_teacher, find_raw(raw.inpath, layout, options))
 
     def work(shard: Shard | None) -> SliceMakerSummary:
-        summary = make_slices(raw.inpath, raw.outpath, layout, label_map, options, reading, shard)
+        summary = make_slices(raw.inpath, raw.outpath, layout, label_map, options, reading, shard, of_several.dask)
         if summary.all_files:
             digests = {case: digest_of(files) for case, files in summary.all_files.items()}
             with only_one(raw.outpath / f".{RUN_FILE}.lock", "is writing there", wait=True):
                 write_run_file(raw.outpath, None, digests, label_map.classes, time.monotonic() - started)
         print(f"shard {shard}: {len(summary.all_files)} cases cut now" if shard else summary, flush=True)
+        if answers is not None:
+            print(answer_slices(raw.outpath, layout, label_map, answers, options.workers, reading, of_several.dask))
         return summary
 
     decides = {**asdict(raw), **asdict(of_list), **asdict(options), **asdict(reading), "workers": None}
     summary = take_part(Place(raw.outpath, "cases.json", "is cutting there", str(decides)), of_several.shard, work)
-    if answers is not None:
-        print(answer_slices(raw.outpath, layout, label_map, answers, options.workers, reading))
     summary.refuse_unusable()
 
 

@@ -2,6 +2,7 @@
 
     python scripts/answer.py --ckpt teacher/best.ckpt --inpath data/raw/kits19 --outpath data/answers
     python scripts/answer.py --ckpt fold_0/best.ckpt fold_1/best.ckpt --flips --inpath data/raw/kits19 --outpath answers
+    python scripts/answer.py --ckpt teacher/best.ckpt --inpath data/raw/kits19 --outpath data/answers --shard 1/3
     python scripts/SliceMaker.py --inpath data/raw/kits19 --outpath data/kits --dataset kits --task tumor \\
         --teacher_probabilities data/answers
 
@@ -14,6 +15,7 @@ checks.
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass
+from functools import partial
 from pathlib import Path
 
 import _root  # noqa: F401
@@ -22,6 +24,7 @@ from datasets.raw.options import DicomOptions, IntensityOptions
 from datasets.raw.tree import nifti_stem
 from engine.options import PredictionOptions
 from engine.prediction.options import OutputOptions
+from utils.cluster import ClusterOptions
 from utils.errors import UserError, run
 from utils.files import make_folder
 from utils.numbers import PositiveInt
@@ -47,24 +50,26 @@ class TeacherOptions:
 
 
 def main() -> None:
-    refuse_several_processes()
-    teacher, reading = Parser(__doc__).read(TeacherOptions, IntensityOptions)
+    teacher, reading, of_several = Parser(__doc__).read(TeacherOptions, IntensityOptions, ClusterOptions)
+    if not of_several.shard:
+        refuse_several_processes()
 
     # PyTorch takes seconds to load, and --help should not wait for it.
-    from engine.device import choose_device
     from engine.prediction.carry_out import predict_cases
-    from engine.prediction.ensemble import load_ensemble
+    from engine.prediction.ensemble import open_ensemble
     from engine.prediction.record import made_by
     from utils.fingerprint import files_digest
 
     make_folder(teacher.outpath)
-    ensemble = load_ensemble(teacher.ckpt, choose_device(teacher.device), teacher.flips)
+    # With a cluster, this process computes nothing, and need not have the device.
+    ensemble = open_ensemble(teacher.ckpt, "cpu" if of_several.dask else teacher.device, teacher.flips)
     options = OutputOptions(teacher.inpath, teacher.outpath, overwrite=teacher.overwrite, probabilities="npz")
     prediction = PredictionOptions(teacher.ckpt[0], batch_size=teacher.batch_size, device=teacher.device)
     dicom = DicomOptions()
     made = made_by(ensemble, prediction, options, reading, dicom)
     made |= {"checkpoint": files_digest(teacher.ckpt), "flips": teacher.flips}
-    predict_cases(ensemble, made, prediction, options, reading, dicom)
+    networks = partial(open_ensemble, teacher.ckpt, teacher.device, teacher.flips)
+    predict_cases(ensemble, made, prediction, options, reading, dicom, of_several, networks)
 
 
 if __name__ == "__main__":

@@ -26,16 +26,19 @@ tables show what the command names. Other settings or data need another OUTPATH.
 same scores; where the length of "undistilled, longer" is measured, it differs from launch to launch. With --report and
 --against ROW the tables of finished runs are written again, with the gains over another row. --shard K/N trains every
 N-th run, beginning with the K-th: with the same command N times, on one folder, the last to end writes the tables.
+--slurm N starts the N shares as one array of Slurm, --at_once M of them at a time.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import _root  # noqa: F401
 
 from engine.benchmark.options import read_command
+from engine.benchmark.slurm import submit
 from utils.errors import run
 from utils.ranks import refuse_several_processes
 
@@ -44,6 +47,9 @@ def main() -> None:
     options, data, training = read_command(__doc__)
     if not options.shard:
         refuse_several_processes()
+    if options.slurm:
+        submit(options, options.outpath, sys.argv)
+        return
     # A line is printed when a run ends; progress bars of several at the same time would only mix.
     os.environ["TQDM_DISABLE"] = "1"
     signal.signal(signal.SIGTERM, signal.default_int_handler)

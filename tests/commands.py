@@ -59,3 +59,16 @@ def error_of(done: Done) -> str:
     lines = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.strip() and "%|" not in line]
     assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
     return lines[0]
+
+
+def files_in(folder: Path, *but: str) -> dict[str, bytes]:
+    """What a command left, except for files of these names."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in but)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def without_seconds(path: Path) -> list[list[str]]:
+    """The cells of a CSV file, but what was measured."""
+    lines = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
+    place = lines[0].index("seconds")
+    return [line[:place] + line[place + 1 :] for line in lines]

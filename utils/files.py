@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator
+import threading
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ def atomic_write(path: Path, *, last: bool = True) -> Iterator[Path]:
     bytes are on the disk, and the new name too, unless other files follow in the folder and this is not the `last`.
     UserError if the file cannot be written; an earlier one is then left as it was.
     """
-    # With the machine's name, for processes of several may write in one shared folder.
-    temporary = path.with_name(f"{UNFINISHED}{platform.node()[:60]}-{os.getpid()}-{path.name}")
+    # With the machine's name, for processes of several may write in one shared folder, and the thread's, for on a
+    # cluster one process may do a case while it has not yet left off from doing the same for a client that is gone.
+    writer = f"{platform.node()[:60]}-{os.getpid()}-{threading.get_native_id()}"
+    temporary = path.with_name(f"{UNFINISHED}{writer}-{path.name}")
     with writing(path):
         make_folder(path.parent)
         try:
@@ -60,10 +63,15 @@ def _sync(path: Path) -> None:
         os.close(number)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Delete what killed processes were writing in a folder that is now used by this one alone."""
+def remove_unfinished(folder: Path, names: Collection[str] | None = None) -> None:
+    """Delete what killed processes were writing in a folder that is now used by this one alone.
+
+    names: of the files that are this one's to write, where others of the folder may be of others.
+    """
     for path in folder.glob(f"{UNFINISHED}*"):
-        path.unlink(missing_ok=True)
+        parts = path.name.split("-")
+        if names is None or any("-".join(parts[start:]) in names for start in range(len(parts))):
+            path.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:

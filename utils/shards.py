@@ -40,6 +40,10 @@ class Shard:
         return list(items[self.number - 1 :: self.count])
 
 
+ONLY = Shard(1, 1)
+"""In names of files, a process that does all."""
+
+
 def read_shard(text: str) -> Shard:
     """An argparse type: K/N, K from 1 to N."""
     number, slash, count = text.partition("/")
@@ -53,7 +57,10 @@ class ShardOptions:
     """shards: one command as several processes on one folder (docs/scaling.md)"""
 
     shard: Annotated[Shard, read_shard] | None = option(
-        None, "do the K-th of N shares; whichever ends last puts the results together", metavar="K/N"
+        None,
+        "do the K-th of N shares; whichever ends last puts the results together",
+        exclusive="processes",
+        metavar="K/N",
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from datasets.slices.slice_folder import slice_files, slice_name
 from datasets.slicing.cut_answers import AnswerJob, cut_answers, is_poor, poor_agreement
 from datasets.slicing.options import AnswerOptions
 from datasets.splits import UNLABELLED_FOLDER
+from utils.cluster import as_it_is, run_on_cluster
 from utils.cores import usable_cores
 from utils.errors import UserError, join_errors
 from utils.files import remove_unfinished
@@ -33,6 +36,9 @@ from utils.fingerprint import file_digest
 from utils.memory import free_on_host
 from utils.parallel import run_in_processes
 from utils.progress import progress
+
+SAVE_EVERY = 5.0
+"""Seconds from one answers.json to the next: what a killed run has not recorded is cut again."""
 
 
 @dataclass
@@ -121,8 +127,11 @@ def answer_slices(
     answers: Answers,
     workers: int | None = None,
     reading: ReadingOptions = AS_IT_SHOULD_BE,
+    dask: str | None = None,
 ) -> AnswerSummary:
     """Cut the answers to all slices that `outpath` has, into SLICES/answers/<task>; what is there already stays.
+
+    dask: the address of a cluster whose workers cut.
 
     UserError that names the cases whose answers are missing or cannot be used; the others are cut.
     """
@@ -143,7 +152,8 @@ def answer_slices(
     ]
     largest = max((math.prod(entries[job.case.name].shape) for job in jobs), default=0)
     at_once = min(workers or usable_cores(), _most_at_once(largest, label_map))
-    errors, notes = _cut(stored, jobs, at_once)
+    errors, notes = _cut(stored, jobs, at_once, dask)
+    remove_unfinished(folder)
     stored.save()
     errors += [f"case {name}: has no answer" for name in without if entries[name].split != "test"]
     if errors:
@@ -225,16 +235,25 @@ def _named(labels: Sequence[Sequence[int]]) -> dict[int, tuple[int, ...]]:
     return {channel: tuple(each) for channel, each in enumerate(labels) if each}
 
 
-def _cut(stored: AnswerFolder, jobs: Sequence[AnswerJob], workers: int) -> tuple[list[str], dict[str, list[str]]]:
-    """The errors, and the notes of each case; answers.json is saved after every case."""
-    errors, notes = [], {}
-    for job, done in progress(run_in_processes(cut_answers, jobs, workers), "answers", total=len(jobs), unit="case"):
+def _cut(
+    stored: AnswerFolder, jobs: Sequence[AnswerJob], workers: int, dask: str | None
+) -> tuple[list[str], dict[str, list[str]]]:
+    """The errors, and the notes of each case; answers.json is saved every few seconds, for of many it takes as long."""
+    errors, notes, saved = [], {}, time.monotonic()
+    results = (
+        run_on_cluster(dask, partial(as_it_is, cut_answers), jobs, lambda job: f"case {job.case.name}")
+        if dask
+        else run_in_processes(cut_answers, jobs, workers)
+    )
+    for job, done in progress(results, "answers", total=len(jobs), unit="case"):
         if isinstance(done, UserError):
             errors.append(str(done))
             stored.cases.pop(job.case.name, None)
             continue
         stored.cases[job.case.name], notes[job.case.name] = done
-        stored.save()
+        if time.monotonic() - saved > SAVE_EVERY:
+            stored.save()
+            saved = time.monotonic()
     return errors, notes
 
 

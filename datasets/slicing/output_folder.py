@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +13,16 @@ from datasets.slices.manifest import MANIFEST, Manifest, ManifestCase
 from datasets.slices.slice_folder import case_of, list_file, slice_files, slice_name
 from utils.errors import UserError
 from utils.files import atomic_write, make_folder, remove_unfinished
-from utils.shards import Shard
+from utils.journal import add_line, read_lines
+from utils.shards import ONLY, Shard
 
 
 class OutputFolder:
     """One folder of slices: its manifest, and the slice numbers on disk of each case."""
 
     def __init__(self, folder: Path, layout: Layout, shard: Shard | None = None) -> None:
-        """What shards have cut is taken over: of all of them, or of one in its own process."""
+        """What was cut since the manifest was written is taken over; by other shards only where this is none."""
         self.folder, self.shard = folder, shard
-        self.cut_by_shard: dict[str, ManifestCase] = {}
         self.slices: dict[str, set[int]] = {}
         for name in slice_files(folder):
             case, index = case_of(name)
@@ -35,9 +34,9 @@ class OutputFolder:
             raise UserError(f"{folder}: holds slices of {manifest.dataset}; give another --outpath")
         self.manifest = manifest or Manifest(layout.name, layout.window, 0)
         for part in part_files(folder):
-            if shard is None or part.name == part_name(shard):
-                self.cut_by_shard |= (Manifest.load(folder, part.name) or self.manifest).cases
-        self.manifest.cases |= self.cut_by_shard
+            if shard is None or part.name in (part_name(shard), part_name(ONLY)):
+                for line in read_lines(part):
+                    self.manifest.cases[line["case"]] = ManifestCase.from_dict(line["entry"])
 
     def on_disk(self, case: str) -> set[int]:
         return self.slices.setdefault(case, set())
@@ -82,26 +81,30 @@ class OutputFolder:
             self.manifest.save(self.folder)
         else:
             (self.folder / MANIFEST).unlink(missing_ok=True)
+        self._remove_parts()
+
+    def _remove_parts(self) -> None:
+        """What the manifest says by now."""
         for part in part_files(self.folder):
             part.unlink(missing_ok=True)
 
     def begin(self) -> None:
         """Before any slice is written, the manifest: a folder with slices and without one is refused."""
-        if self.shard is None or not (self.folder / MANIFEST).exists():
+        if self.shard is None:
+            self.manifest.save(self.folder)
+            self._remove_parts()
+        elif not (self.folder / MANIFEST).exists():
             self.manifest.save(self.folder)
 
     def add(self, case: str, entry: ManifestCase) -> None:
         """Register a case that was cut; it is saved each time, so that an interrupted run can be continued.
 
-        A shard's cases go into a file of its own, since others write at the same time.
+        It goes into a file of this process's own, to which a line is added: the manifest of many cases takes seconds
+        to write, and other shards are at it too.
         """
         self.manifest.cases[case] = entry
         self.on_disk(case).update(entry.written_slices)
-        if self.shard is None:
-            self.save_manifest()
-        else:
-            self.cut_by_shard[case] = entry
-            replace(self.manifest, cases=self.cut_by_shard).save(self.folder, part_name(self.shard))
+        add_line(self.folder / part_name(self.shard or ONLY), {"case": case, "entry": entry.to_dict()})
 
     def write_lists(self) -> None:
         """Write for each task the list of slices to train on; of test cases it lists the target slices."""
@@ -122,7 +125,7 @@ class OutputFolder:
 
 
 def part_name(shard: Shard) -> str:
-    """Of the manifest of what a shard has cut, until all have."""
+    """Of the file with what a shard has cut, until all have."""
     return f".{MANIFEST}.{shard.label}.json"
 
 

@@ -127,8 +127,9 @@ class OutputFolders:
                     del folder.manifest.cases[case]
 
     def finish(self) -> None:
-        """Delete unused slices, save the manifests and write the lists."""
+        """Delete unused slices and what killed workers were writing, save the manifests and write the lists."""
         for folder in self.folders:
+            folder.remove_leftovers()
             folder.remove_unused_slices()
             folder.complete_digests()
             folder.save_manifest()

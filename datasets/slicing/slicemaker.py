@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from datasets.labels import NO_MASK, LabelMap
@@ -26,6 +27,7 @@ from datasets.splits import (
     saved_split,
     split_root,
 )
+from utils.cluster import as_it_is, run_on_cluster
 from utils.cores import usable_cores
 from utils.errors import UserError
 from utils.parallel import run_in_processes
@@ -44,11 +46,12 @@ def make_slices(
     options: SliceMakerOptions,
     reading: ReadingOptions = AS_IT_SHOULD_BE,
     shard: Shard | None = None,
+    dask: str | None = None,
 ) -> SliceMakerSummary:
     """Cut the cases of `inpath` into slices in `outpath`.
 
     A shard cuts its share of the cases and leaves all that is of the whole, such as the split and the lists, to the
-    run without one that follows.
+    run without one that follows. dask: the address of a cluster whose workers cut.
 
     The split is drawn and saved as splits.json before any case is cut; later runs keep it. Cases that are already
     cut with the same options are left alone, so that an interrupted run can be continued. Cases without segmentation
@@ -67,7 +70,7 @@ def make_slices(
         raise UserError(f"{found}; add those, or cut without by --unlabelled")
     summary = SliceMakerSummary()
     if labelled:
-        summary = _cut_labelled(inpath, outpath, layout, label_map, labelled, options, reading, shard)
+        summary = _cut_labelled(inpath, outpath, layout, label_map, labelled, options, reading, shard, dask)
     set_aside = set(summary.split.unlabelled)
     masked = [replace(case, label=None) if case.name in set_aside else case for case in cases]
     folder = outpath / UNLABELLED_FOLDER
@@ -78,7 +81,7 @@ def make_slices(
         masked = [case for case in masked if case.name not in summary.skipped]
     if options.unlabelled is not None or set_aside or any(case.name in there for case in labelled):
         summary.unlabelled, unusable = _cut_unlabelled(
-            inpath, folder, layout, masked, manifest, options, reading, shard
+            inpath, folder, layout, masked, manifest, options, reading, shard, dask
         )
         summary.unlabelled.set_aside = len(set_aside)
         summary.unusable += unusable
@@ -104,6 +107,7 @@ def _cut_labelled(
     options: SliceMakerOptions,
     reading: ReadingOptions,
     shard: Shard | None,
+    dask: str | None,
 ) -> SliceMakerSummary:
     names = [case.name for case in cases]
     saved, split_options = saved_split(outpath / SPLITS, options.requested_split, options.resplit)
@@ -113,13 +117,13 @@ def _cut_labelled(
     _refuse_missing_cases(folders, names)
     if shard:
         mine = shard.of([case for case in cases if case.name not in split.unlabelled])
-        cut, errors = _cut(folders, mine, options.workers)
+        cut, errors = _cut(folders, mine, options.workers, dask)
         return SliceMakerSummary(cut=len(cut.files), new=cut.new, files=cut.files, unusable=list(errors.values()))
     is_first_run = not (outpath / SPLITS).exists()
     save_split(outpath / SPLITS, split, split_options)
     folders.remove_cases(split.unlabelled)
     used = [case for case in cases if case.name not in split.unlabelled]
-    cut, errors = _cut(folders, used, options.workers)
+    cut, errors = _cut(folders, used, options.workers, dask)
     unusable = list(errors.values())
     if errors and not options.keep_going:
         if is_first_run:
@@ -167,6 +171,7 @@ def _cut_unlabelled(
     options: SliceMakerOptions,
     reading: ReadingOptions,
     shard: Shard | None,
+    dask: str | None,
 ) -> tuple[UnlabelledSummary, list[str]]:
     """Cut the cases without segmentation, as training cases that have no target slice; also the errors of others.
 
@@ -185,7 +190,7 @@ def _cut_unlabelled(
         unlabelled = shard.of(unlabelled)
     else:
         folders.remove_cases([case.name for case in cases if case.label is not None])
-    cut, errors = _cut(folders, unlabelled, options.workers) if unlabelled else (Cut(), {})
+    cut, errors = _cut(folders, unlabelled, options.workers, dask) if unlabelled else (Cut(), {})
     unusable = list(errors.values())
     if not shard and (options.keep_going or not unusable):
         folders.finish()
@@ -204,7 +209,9 @@ class Cut:
     new: int = 0
 
 
-def _cut(folders: OutputFolders, cases: Sequence[Case], workers: int | None) -> tuple[Cut, dict[str, str]]:
+def _cut(
+    folders: OutputFolders, cases: Sequence[Case], workers: int | None, dask: str | None
+) -> tuple[Cut, dict[str, str]]:
     """Cut what is not on disk yet; what was, and the errors of the other cases, by their names, in their order."""
     cut = Cut()
     if folders.shard and not folders.jobs(cases):
@@ -212,7 +219,11 @@ def _cut(folders: OutputFolders, cases: Sequence[Case], workers: int | None) -> 
     folders.arrange(cases)
     jobs = folders.jobs(cases)
     errors: dict[str, str] = {}
-    results = run_in_processes(cut_case, jobs, min(workers or usable_cores(), _most_workers(jobs)))
+    results = (
+        run_on_cluster(dask, partial(as_it_is, cut_case), jobs, lambda job: f"case {job.case.name}")
+        if dask
+        else run_in_processes(cut_case, jobs, min(workers or usable_cores(), _most_workers(jobs)))
+    )
     bar = progress(results, "cutting", total=len(jobs), unit="case")
     for job, entry in bar:
         if isinstance(entry, UserError):

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from engine.benchmark.slurm import SlurmOptions
 from engine.options import ALIASES as TRAINING_ALIASES
 from engine.options import DataOptions, TrainingOptions, is_nnunet
 from utils.cores import usable_cores
 from utils.errors import UserError
 from utils.numbers import NonNegative, NonNegativeInt, PositiveInt
 from utils.options import Parser, add_options, given_options, option, read_options
-from utils.shards import ShardOptions
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {"steps": 250, "batch_size": 4, "amp": "off"},
@@ -41,7 +41,7 @@ ALIASES = {"teacher": "tckpt", "students": "smodel", **TRAINING_ALIASES}
 
 
 @dataclass(frozen=True)
-class BenchmarkOptions(ShardOptions):
+class BenchmarkOptions(SlurmOptions):
     """benchmark: what is compared, and where it goes"""
 
     tckpt: Path | None = option(
@@ -92,8 +92,9 @@ class BenchmarkOptions(ShardOptions):
     jobs: PositiveInt = option(1, "runs at the same time; on a CPU each then has one thread")
 
     def __post_init__(self) -> None:
-        if self.shard and self.report:
-            raise UserError("--report: is of all shards; leave --shard out")
+        super().__post_init__()
+        if self.report and (self.shard or self.slurm):
+            raise UserError(f"--report: is of all shards; leave --{'shard' if self.shard else 'slurm'} out")
         if not (self.tckpt or self.train_teacher or self.teacher_probabilities):
             raise UserError(
                 "who is the teacher? give its checkpoint with --tckpt, its network with --train_teacher, or its "

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 from tqdm import tqdm
 
 from datasets.labelled_cases import Choose, LabelledCase, cases_in_slices, raw_cases
 from datasets.raw import LIST, OWN_LABELS, channel_choice, open_layout
+from datasets.raw.cases import FoundCases
+from datasets.raw.find_cases import find_labelled
 from datasets.raw.layout import Layout
 from datasets.raw.options import AS_IT_SHOULD_BE, ListOptions, ReadingOptions
 from datasets.slices.slice_folder import SliceFolder, open_slices
@@ -110,23 +112,45 @@ def cases_to_score(
 
     names: of the cases, in place of those that the options name; text: beside the bar; choose: which of them.
     """
-    dataset, part = options.dataset or segmenter.dataset, options.part or "test"
-    given, names = names, names or options.cases
-    if options.splits and not given:
-        names = getattr(load_split(options.splits), part)
-        if not names:
-            raise UserError(f"{options.splits}: has no {part} cases; choose another --part")
+    names = names or named_cases(options)
+    cases = open_cases(segmenter, options, of_list, reading)(names, choose)
+    return progress(cases, text, total=len(names) or None, unit="case")
+
+
+def named_cases(options: CaseOptions) -> Sequence[str]:
+    """The names of the cases that the options name, () for all; UserError for a part of a split that has none."""
+    if not options.splits:
+        return options.cases
+    part = options.part or "test"
+    names: list[str] = getattr(load_split(options.splits), part)
+    if not names:
+        raise UserError(f"{options.splits}: has no {part} cases; choose another --part")
+    return names
+
+
+class OpenCases(Protocol):
+    """Reads cases by their names, all where there are none; what there is was looked up before."""
+
+    def __call__(self, names: Sequence[str], choose: Choose = list) -> Iterator[LabelledCase]: ...
+
+
+def open_cases(
+    segmenter: Segmenter, options: CaseOptions, of_list: ListOptions, reading: ReadingOptions = AS_IT_SHOULD_BE
+) -> OpenCases:
+    """The raw cases or slices that the options name, looked up once."""
+    dataset = options.dataset or segmenter.dataset
     if options.inpath:
+        root = options.inpath
         if of_list.window and of_list.window != segmenter.window:
             raise UserError("--window: cases are scored in the window that the network was trained with; leave it out")
-        layout = layout_to_score(segmenter, options.inpath, dataset, of_list.labels, of_list.window)
-        cases = raw_cases_to_score(segmenter, layout, options.inpath, names or None, reading, choose)
-    else:
-        folder = "test" if part == "test" else "train"
-        slices = open_slices(options.test_data_path, dataset, segmenter.label_map.name, folder)
-        names = names or list(slices.cases)
-        cases = slices_to_score(segmenter, slices, names, choose)
-    return progress(cases, text, total=len(names) or None, unit="case")
+        layout = layout_to_score(segmenter, root, dataset, of_list.labels, of_list.window)
+        found = find_labelled(layout, root)
+        return lambda names, choose=list: raw_cases_to_score(
+            segmenter, layout, root, names or None, reading, choose, found
+        )
+    folder = "test" if (options.part or "test") == "test" else "train"
+    slices = open_slices(options.test_data_path, dataset, segmenter.label_map.name, folder)
+    return lambda names, choose=list: slices_to_score(segmenter, slices, names or list(slices.cases), choose)
 
 
 def slices_to_score(
@@ -159,6 +183,7 @@ def raw_cases_to_score(
     names: Sequence[str] | None = None,
     reading: ReadingOptions = AS_IT_SHOULD_BE,
     choose: Choose = list,
+    found: FoundCases | None = None,
 ) -> Iterator[LabelledCase]:
     """`raw_cases` in the network's labels; UserError if they have no such task.
 
@@ -171,7 +196,7 @@ def raw_cases_to_score(
             f"labels so, with --dataset {LIST} and --labels, or give other cases"
         )
     task = layout.tasks[name]
-    cases = raw_cases(layout, inpath, names, segmenter.window, reading, choose)
+    cases = raw_cases(layout, inpath, names, segmenter.window, reading, choose, found)
     cases = in_labels_of((segmenter.dataset, segmenter.label_map), cases, layout.name, task, inpath)
     taught = {label for group in segmenter.label_map.labels for label in group}
     unknown = sorted({label for group in task.labels for label in group} - taught)

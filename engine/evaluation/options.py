@@ -33,6 +33,13 @@ class CaseOptions:
         if self.part and not self.splits:
             raise UserError(f"--part {self.part}: of which split? name its file with --splits")
 
+    @property
+    def place(self) -> Path:
+        """Where the cases are."""
+        place = self.inpath or self.test_data_path
+        assert place is not None
+        return place
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions(CaseOptions):

@@ -1,48 +1,49 @@
-"""The scores of a share of the cases, kept until all shares are scored."""
+"""The scores of cases, kept until all are scored, so that nothing is scored twice by whoever goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.evaluation.score import Scores
 from engine.provenance import digest_of
-from utils.errors import UserError
-from utils.files import read_json, write_json
-from utils.shards import Place, Shard
+from utils.journal import add_line, read_lines
+from utils.shards import ONLY, Place, Shard
 
 
 class ScoredCases:
-    """The scores of one evaluation, case by case; of a shard also on disk, after every case."""
+    """The scores of one evaluation, case by case, on disk after every one."""
 
     def __init__(self, place: Place, shard: Shard | None, afresh: bool = False) -> None:
-        """The whole evaluation takes over what the shards have scored; a shard, what it had before it was stopped.
+        """The whole evaluation takes over what was scored before, by shards too; a shard, what it has scored itself.
 
-        afresh: nothing is taken over, as a report shows what only the network tells.
+        afresh: nothing is taken over or kept, as a report shows what only the network tells. already: how many of the
+        cases were taken over.
         """
-        self.place, self.shard = place, shard
+        self.place, self.shard, self.afresh = place, shard, afresh
+        self.part = place.part(shard or ONLY)
         self.order: list[str] = []
+        self.already = 0
         self.cases: dict[str, dict[str, Any]] = {}
-        for part in () if afresh else [place.part(shard)] if shard else place.parts():
+        for part in () if afresh else [self.part] if shard else place.parts():
             self.cases |= self._read(part)
 
-    def choose(self, names: Sequence[str]) -> list[str]:
-        """Of all cases, in their order, those that are left to score here."""
-        self.order = self.shard.of(names) if self.shard else list(names)
-        return [name for name in self.order if name not in self.cases]
+    def choose(self, files: Mapping[str, Sequence[Path]]) -> list[str]:
+        """Of all cases, in their order, those that are left to score here: new ones, and those that have changed."""
+        self.order = self.shard.of(list(files)) if self.shard else list(files)
+        for name in self.order:
+            if name in self.cases and not _is_of(self.cases[name], files[name]):
+                del self.cases[name]
+        left = [name for name in self.order if name not in self.cases]
+        self.already = len(self.order) - len(left)
+        return left
 
-    def add(self, name: str, scores: Scores, seconds: float) -> None:
-        """A case's scores, and how long all of its work took."""
-        self.cases[name] = {
-            "volumes": scores.volumes,
-            "slice_protocol": scores.slice_protocol,
-            "digest": digest_of(scores.files[name]),
-            "notes": scores.notes.get(name, []),
-            "seconds": seconds,
-        }
-        if self.shard:
-            write_json(self.place.part(self.shard), {"key": self.place.key, "cases": self.cases})
+    def add(self, name: str, content: dict[str, Any]) -> None:
+        """What `scored_case` tells."""
+        self.cases[name] = content
+        if not self.afresh:
+            add_line(self.part, {"key": self.place.key, "name": name, "case": content})
 
     def scores(self) -> Scores:
         """Of all cases, in their order."""
@@ -63,11 +64,32 @@ class ScoredCases:
         return ((name, self.cases[name]) for name in self.order)
 
     def _read(self, path: Path) -> dict[str, dict[str, Any]]:
-        """Empty without a file, and where it is of another evaluation; UserError if it is something else."""
-        if not path.exists():
-            return {}
-        content = read_json(path)
-        try:
-            return dict(content["cases"]) if content["key"] == self.place.key else {}
-        except (KeyError, TypeError, ValueError):
-            raise UserError(f"{path}: is not what evaluate.py --shard writes; delete it") from None
+        """The cases that were scored for this evaluation; what is of another is deleted."""
+        lines = read_lines(path)
+        own = {line["name"]: line["case"] for line in lines if line.get("key") == self.place.key}
+        if lines and not own:
+            path.unlink()
+        return own
+
+
+def scored_case(name: str, scores: Scores, seconds: float) -> dict[str, Any]:
+    """A case's scores, of which files they are, and how long all of its work took."""
+    files = scores.files[name]
+    return {
+        "volumes": scores.volumes,
+        "slice_protocol": scores.slice_protocol,
+        "files": _state_of(files),
+        "digest": digest_of(files),
+        "notes": scores.notes.get(name, []),
+        "seconds": seconds,
+    }
+
+
+def _is_of(scored: Mapping[str, Any], files: Sequence[Path]) -> bool:
+    """Whether a case was scored on these files as they are now; only of files that look changed the content is read."""
+    return bool(scored.get("files") == _state_of(files) or scored["digest"] == digest_of(files))
+
+
+def _state_of(files: Sequence[Path]) -> list[list[int]]:
+    """Size in bytes and mtime in ns of each."""
+    return [[state.st_size, state.st_mtime_ns] for state in (path.stat() for path in files)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from datasets.raw.cases import FoundCases
 from datasets.raw.find_cases import find_cases
@@ -12,17 +12,18 @@ from datasets.raw.layout import Case
 from datasets.raw.notes import summarise_notes
 from datasets.raw.options import DicomOptions, IntensityOptions
 from engine.options import PredictionOptions
+from engine.prediction.on_cluster import ClusterPipeline
 from engine.prediction.options import OutputOptions
 from engine.prediction.outputs import OWN_OUTPUT, Reports, name_outputs, without_own_outputs
 from engine.prediction.record import Record
-from engine.prediction.run import Pipeline, Summary
+from engine.prediction.run import Pipeline, Summary, open_seg_files
 from engine.segmenter import Segmenter
+from utils.cluster import ClusterOptions
 from utils.errors import UserError, join_errors
 from utils.fingerprint import fingerprint
 from utils.shards import Place, Shard, take_part
 
-if TYPE_CHECKING:
-    from engine.prediction.seg_files import SegFiles
+ONE_PROCESS = ClusterOptions()
 
 
 def predict_cases(
@@ -32,19 +33,17 @@ def predict_cases(
     options: OutputOptions,
     reading: IntensityOptions,
     dicom: DicomOptions,
-    shard: Shard | None = None,
+    several: ClusterOptions = ONE_PROCESS,
+    open_network: Callable[[], Segmenter] | None = None,
 ) -> None:
     """Predict what is not done by the same, write it, and print what is unusual; of a shard, its share of the cases.
 
-    made: what decides the results besides the image (`made_by`). UserError that names the cases that failed.
+    made: what decides the results besides the image (`made_by`); open_network: makes, on the workers of a cluster, the
+    segmenter anew. UserError that names the cases that failed.
     """
     found = find_cases(options.inpath, segmenter.dataset, segmenter.channel, dicom.series, below=True)
     outputs = name_outputs(choose_cases(found, options), options, dicom.dicom_seg)
-    seg_files: SegFiles | None = None
-    if dicom.dicom_seg:
-        from engine.prediction.seg_files import SegFiles  # highdicom takes seconds to load
-
-        seg_files = SegFiles(segmenter, made["checkpoint"], dicom.labelmap, list(outputs))
+    seg_files = open_seg_files(segmenter, made, dicom, list(outputs))
     place = place_of(Reports.of(options), made)
 
     def work(share: Shard | None) -> Summary:
@@ -55,11 +54,17 @@ def predict_cases(
         print(f"decision: {decision}", flush=True)
         if len(todo) < len(mine):
             print(f"{len(mine) - len(todo)} of {len(mine)} cases are done (--overwrite predicts them again)")
+        if several.dask and open_network:
+            at_work = ClusterPipeline(
+                segmenter, prediction, options, reading, record, address=several.dask, open_network=open_network,
+                dicom=dicom,
+            )  # fmt: skip
+            return at_work.run(todo)
         if todo:
             record.add_launch(segmenter, decision)
         return Pipeline(segmenter, prediction, options, reading, record, seg_files).run(todo)
 
-    summary = take_part(place, shard, work)
+    summary = take_part(place, several.shard, work)
     for note in [*found.notes, *summarise_notes(summary.notes)]:
         print(f"note: {note}")
     if summary.failed:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.device import choose_device
 from engine.saved_segmenter import load_segmenter
 from engine.segmenter import Segmenter
 from networks.contract import Features, SegmentationNetwork
@@ -56,6 +57,11 @@ class Ensemble(Segmenter):
         for answers in zip(*members, strict=True):
             total = torch.stack([probabilities for _, probabilities in answers])
             yield answers[0][0], total.mean(dim=0)
+
+
+def open_ensemble(paths: Sequence[Path], device: str, flips: bool = False) -> Ensemble:
+    """`load_ensemble` on the device of that name."""
+    return load_ensemble(paths, choose_device(device), flips)
 
 
 def load_ensemble(paths: Sequence[Path], device: torch.device, flips: bool = False) -> Ensemble:

@@ -46,63 +46,19 @@ def made_by(
     }
 
 
-class Record:
-    """The content of run.json: `launches`, one for each command, and `cases`, by their names.
+class CaseRecord:
+    """What is recorded of cases, by their names, in memory.
 
     made_by: what decides the results, besides the image: checkpoint and options. A case was done by the same, or else
     is done again.
     """
 
-    def __init__(
-        self, reports: Reports, place: Place, root: Path, made_by: Mapping[str, Any], shard: Shard | None = None
-    ) -> None:
-        """root: the folder that the images' names in the record are relative to.
-
-        A shard keeps its cases in a file of its own; the whole command takes the cases of all shards over.
-        """
-        self.reports, self.root, self.made_by = reports, root, dict(made_by)
-        self.launches, self.cases = _read(reports.run)
-        self.part = place.part(shard) if shard else None
-        self.of_part: set[str] = set()
-        for part in [self.part] if self.part else place.parts():
-            self.of_part |= self._take_over(*_read(part))
-        self.saved = time.monotonic()
+    def __init__(self, root: Path, made_by: Mapping[str, Any], cases: Mapping[str, Any]) -> None:
+        """root: the folder that the images' names in the record are relative to; cases: what is known of before."""
+        self.root, self.made_by = root, dict(made_by)
+        self.launches: list[Any] = []
+        self.cases = dict(cases)
         self.lock = Lock()
-
-    def _take_over(self, launches: list[Any], cases: Mapping[str, Any]) -> set[str]:
-        """Add what a shard has done; the names of its cases."""
-        self.launches += [launch for launch in launches if launch not in self.launches]
-        for name, record in cases.items():
-            self.cases[name] = {**record, "launch": self.launches.index(launches[record["launch"]])}
-        return set(cases)
-
-    def add_launch(self, segmenter: Segmenter, decision: str) -> None:
-        """This command, of which only the last components of paths are kept, and the network; decision: in words."""
-        label_map = segmenter.label_map
-        classes = [
-            {"class": index, "name": name, "label": labels[0]}
-            for index, (name, labels) in enumerate(zip(label_map.classes, label_map.labels, strict=True), start=1)
-        ]
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        network = {"model": segmenter.model, "task": label_map.name, "device": str(segmenter.device)}
-        labels = [list(group) for group in label_map.labels]
-        made = {"made_by": self.made_by, "decision": decision, "classes": classes, "labels": labels}
-        self.launches.append({"started": started, **provenance(segmenter.device), **network, **made})
-
-    def is_done(self, case: Case, outputs: Outputs) -> bool:
-        """Whether all files are there that are asked for, made of the same image by the same."""
-        record = self.cases.get(case.name)
-        if record is None or record.get("made_by") != self.made_by or not set(outputs.names) <= set(record["files"]):
-            return False
-        if not all(path.is_file() for path in outputs.files):
-            return False
-        try:
-            source, now = record["source"], self.describe(case)
-        except UserError:
-            return False
-        if source["bytes"] != now["bytes"] or source["channel"] != case.channel:
-            return False
-        return bool(source["modified_ns"] == now["modified_ns"] or source.get("digest") == digest_of(case.sources))
 
     def names_of(self, case: Case, source: Mapping[str, Any]) -> list[str]:
         """The files of an earlier launch that still hold: made by the same of the same image, as `source` tells."""
@@ -133,12 +89,9 @@ class Record:
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name
 
     def add(self, case: Case, content: Mapping[str, Any]) -> None:
-        """A case that is done."""
+        """A case that is done, by the last launch unless the content names another."""
         with self.lock:
             self.cases[case.name] = {"made_by": self.made_by, "launch": len(self.launches) - 1, **content}
-            self.of_part.add(case.name)
-        if time.monotonic() - self.saved > SAVE_EVERY:
-            self.save()
 
     def fail(self, case: Case, reason: str) -> None:
         """A case without a result; the reason is kept without the folders of this machine."""
@@ -147,7 +100,76 @@ class Record:
         content = {"launch": len(self.launches) - 1, "error": reason, "source": {"file": self.shown(case.image)}}
         with self.lock:
             self.cases[case.name] = content
-            self.of_part.add(case.name)
+
+    def save(self) -> None:
+        """Nothing, of what is kept in memory."""
+
+
+class Record(CaseRecord):
+    """The content of run.json: `launches`, one for each command, and `cases`."""
+
+    def __init__(
+        self, reports: Reports, place: Place, root: Path, made_by: Mapping[str, Any], shard: Shard | None = None
+    ) -> None:
+        """A shard keeps its cases in a file of its own; the whole command takes the cases of all shards over."""
+        launches, cases = _read(reports.run)
+        super().__init__(root, made_by, cases)
+        self.reports, self.launches = reports, launches
+        self.part = place.part(shard) if shard else None
+        self.of_part: set[str] = set()
+        for part in [self.part] if self.part else place.parts():
+            self.of_part |= self._take_over(*_read(part))
+        self.saved = time.monotonic()
+
+    def _take_over(self, launches: list[Any], cases: Mapping[str, Any]) -> set[str]:
+        """Add what a shard has done; the names of its cases."""
+        self.launches += [launch for launch in launches if launch not in self.launches]
+        for name, record in cases.items():
+            self.cases[name] = {**record, "launch": self.launches.index(launches[record["launch"]])}
+        return set(cases)
+
+    def add_launch(self, segmenter: Segmenter, decision: str, where: Mapping[str, Any] | None = None) -> int:
+        """This command, of which only the last components of paths are kept, and the network; its place among all.
+
+        decision: in words; where: device, packages and machine, where these are not this process's.
+        """
+        label_map = segmenter.label_map
+        classes = [
+            {"class": index, "name": name, "label": labels[0]}
+            for index, (name, labels) in enumerate(zip(label_map.classes, label_map.labels, strict=True), start=1)
+        ]
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        network = {"model": segmenter.model, "task": label_map.name, "device": str(segmenter.device)}
+        labels = [list(group) for group in label_map.labels]
+        made = {"made_by": self.made_by, "decision": decision, "classes": classes, "labels": labels}
+        launch = {"started": started, **provenance(segmenter.device), **network, **made}
+        self.launches.append(launch | dict(where or {}))
+        return len(self.launches) - 1
+
+    def is_done(self, case: Case, outputs: Outputs) -> bool:
+        """Whether all files are there that are asked for, made of the same image by the same."""
+        record = self.cases.get(case.name)
+        if record is None or record.get("made_by") != self.made_by or not set(outputs.names) <= set(record["files"]):
+            return False
+        if not all(path.is_file() for path in outputs.files):
+            return False
+        try:
+            source, now = record["source"], self.describe(case)
+        except UserError:
+            return False
+        if source["bytes"] != now["bytes"] or source["channel"] != case.channel:
+            return False
+        return bool(source["modified_ns"] == now["modified_ns"] or source.get("digest") == digest_of(case.sources))
+
+    def add(self, case: Case, content: Mapping[str, Any]) -> None:
+        super().add(case, content)
+        self.of_part.add(case.name)
+        if time.monotonic() - self.saved > SAVE_EVERY:
+            self.save()
+
+    def fail(self, case: Case, reason: str) -> None:
+        super().fail(case, reason)
+        self.of_part.add(case.name)
 
     def save(self) -> None:
         """Write the reports; none where no case has, or had, a result: then there is only the error to tell."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from datasets.raw.arriving import Arriving, Read
 from datasets.raw.layout import Case
-from datasets.raw.options import IntensityOptions
+from datasets.raw.options import DicomOptions, IntensityOptions
 from datasets.raw.volume import LabelFile, read_volume
 from engine.contours import Picture
 from engine.options import PredictionOptions
@@ -27,7 +27,7 @@ from engine.prediction.options import OutputOptions
 from engine.prediction.outputs import Outputs
 from engine.prediction.preview import draw_preview
 from engine.prediction.probabilities import write_probabilities
-from engine.prediction.record import Record
+from engine.prediction.record import CaseRecord
 from engine.prediction.volume import Prediction, keep_largest, predict_volume, to_source_labels
 from engine.prediction.volumes import NO_SPACING, measure, spacing_mm
 from engine.provenance import digest_of
@@ -60,7 +60,7 @@ class Pipeline:
     prediction: PredictionOptions
     options: OutputOptions
     reading: IntensityOptions
-    record: Record
+    record: CaseRecord
     seg_files: SegFiles | None = None
     summary: Summary = field(default_factory=Summary)
 
@@ -180,7 +180,7 @@ class Pipeline:
                 "notes": notes,
             },
         )
-        print_line(f"{outputs.labels}: {'; '.join(map(_described, measured))}")
+        print_case(outputs, measured)
 
     def _source(self, case: Case) -> dict[str, Any]:
         return {**self.record.describe(case), "channel": case.channel, "digest": digest_of(case.sources)}
@@ -217,6 +217,22 @@ def _png(picture: Picture) -> bytes:
     from engine.reporting import picture_png
 
     return picture_png(picture)
+
+
+def open_seg_files(
+    segmenter: Segmenter, made_by: Mapping[str, Any], dicom: DicomOptions, cases: Iterable[Case] = ()
+) -> SegFiles | None:
+    """What writes DICOM SEG, where that was asked for; UserError if one of the cases is no series."""
+    if not dicom.dicom_seg:
+        return None
+    from engine.prediction.seg_files import SegFiles  # highdicom takes seconds to load
+
+    return SegFiles(segmenter, made_by["checkpoint"], dicom.labelmap, cases)
+
+
+def print_case(outputs: Outputs, measured: Sequence[Mapping[str, Any]]) -> None:
+    """The line of a case that is done."""
+    print_line(f"{outputs.labels}: {'; '.join(map(_described, measured))}")
 
 
 def _described(label: Mapping[str, Any]) -> str:

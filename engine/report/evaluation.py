@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 from datasets.raw.options import ListOptions, ReadingOptions
 from engine.evaluation.evaluate import cases_to_score, describe_evaluation, write_csv
+from engine.evaluation.on_cluster import score_on_cluster
 from engine.evaluation.options import EvaluationOptions
 from engine.evaluation.score import score_cases
-from engine.evaluation.shards import ScoredCases
+from engine.evaluation.shards import ScoredCases, scored_case
 from engine.evaluation.summaries import format_summary
 from engine.options import PredictionOptions
 from engine.report.make import publish
 from engine.report.scoring import SHOWN_CASES, WorstCases, history_of
 from engine.reporting import EvaluatedNetwork
 from engine.saved_segmenter import open_segmenter
+from utils.cluster import ClusterOptions
 from utils.files import write_json
 from utils.fingerprint import file_digest, fingerprint
 from utils.options import identity
@@ -27,18 +30,17 @@ def evaluate(
     of_list: ListOptions,
     prediction: PredictionOptions,
     reading: ReadingOptions,
-    shard: Shard | None = None,
+    several: ClusterOptions,
 ) -> None:
     """Score the cases that the options name, or a share of them, and write summary and table once all are scored."""
     started = time.monotonic()
-    segmenter, checkpoint = open_segmenter(prediction)
+    # With a cluster, this process computes nothing, and need not have the device.
+    segmenter, checkpoint = open_segmenter(replace(prediction, device="cpu") if several.dask else prediction)
     if not options.slice_protocol:
         print(f"decision: {segmenter.describe_decision(prediction.threshold)}", flush=True)
     worst = WorstCases(SHOWN_CASES if options.report else 0, oriented=options.inpath is not None)
 
-    def work(share: Shard | None) -> None:
-        scored = ScoredCases(place, share, afresh=options.report is not None)
-        already = len(scored.cases)
+    def score_here(scored: ScoredCases) -> None:
         began = time.monotonic()
         for case in cases_to_score(segmenter, options, of_list, reading, choose=scored.choose):
             scores = score_cases(
@@ -50,12 +52,19 @@ def evaluate(
                 slice_protocol=options.slice_protocol,
                 show=lambda case, labels, entries: worst.add(case, segmenter, {segmenter.model: labels}, entries),
             )
-            scored.add(case.name, scores, time.monotonic() - began)
+            scored.add(case.name, scored_case(case.name, scores, time.monotonic() - began))
             began = time.monotonic()
+
+    def work(share: Shard | None) -> None:
+        scored = ScoredCases(place, share, afresh=options.report is not None)
+        if several.dask:
+            score_on_cluster(several.dask, scored, segmenter, options, of_list, prediction, reading)
+        else:
+            score_here(scored)
         if share:
-            print(f"shard {share}: {len(scored.order)} cases, {already} of them scored before", flush=True)
+            print(f"shard {share}: {len(scored.order)} cases, {scored.already} of them scored before", flush=True)
             return
-        seconds = scored.seconds if already else time.monotonic() - started
+        seconds = scored.seconds if scored.already or several.dask else time.monotonic() - started
         entries = scored.scores()
         result = describe_evaluation(entries, options.protocol, prediction.ckpt, segmenter, checkpoint, seconds)
         table = options.outpath.with_suffix(".csv")
@@ -68,7 +77,7 @@ def evaluate(
             publish(options.report, [network], worst.viewer(segmenter, [segmenter.model]))
 
     place = place_of(options, of_list, prediction, reading)
-    take_part(place, shard, work)
+    take_part(place, several.shard, work)
 
 
 def place_of(

@@ -11,7 +11,7 @@ import pytest
 import datasets.slicing.slicemaker as slicemaker
 from datasets.frame import Frame
 from datasets.labels import organ_and_tumor
-from tests.commands import Done, error_of, in_process, output_of
+from tests.commands import Done, error_of, files_in, in_process, output_of, without_seconds
 from tests.data import kits_case
 from tests.small import save_untrained
 from utils.checkpoint import load_checkpoint, save_checkpoint
@@ -32,11 +32,6 @@ def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_untrained(path, organ_and_tumor()["tumor"], Frame(32, 28))
     save_checkpoint(path, {**load_checkpoint(path), "cases": {"train": [], "val": []}})
     return path
-
-
-def files_in(folder: Path, *but: str) -> dict[str, bytes]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in but)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def killed_after(count: int, function: Callable[..., object]) -> Callable[..., object]:
@@ -111,12 +106,6 @@ def predict(raw: Path, ckpt: Path, out: Path, *words: object) -> Done:
     return in_process("scripts/predict.py", *words)
 
 
-def without_seconds(path: Path) -> list[list[str]]:
-    lines = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
-    place = lines[0].index("seconds")
-    return [line[:place] + line[place + 1 :] for line in lines]
-
-
 @pytest.mark.usefixtures("processes")
 def test_predictions(raw: Path, ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import engine.prediction.run as prediction
@@ -177,6 +166,45 @@ def test_scores(raw: Path, tmp_path: Path, ckpt: Path, monkeypatch: pytest.Monke
         assert measured in one and one.pop(measured) is not None and several.pop(measured) is not None
     assert one == several and list(one["digests"]) == list(several["digests"])
     assert files_in(out).keys() == {"r.json", "r.csv"}
+
+
+def test_a_case_that_was_edited_is_scored_again(ckpt: Path, tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "several"
+    for number in range(4):
+        kits_case(raw, number)
+    output_of(evaluate(raw, ckpt, out, "--shard", "1/2"))
+    for number in (0, 1):  # one that was scored, and one that was not
+        kits_case(raw, number, tumor=False)
+    (raw / "case_00002" / "segmentation.nii.gz").touch()  # the same content
+    assert "2 cases, 1 of them scored before" in output_of(evaluate(raw, ckpt, out, "--shard", "1/2"))
+    output_of(evaluate(raw, ckpt, out))
+    output_of(evaluate(raw, ckpt, tmp_path / "one"))
+    assert without_seconds(out / "r.csv") == without_seconds(tmp_path / "one" / "r.csv")
+
+
+def test_one_process_that_was_killed_goes_on(
+    raw: Path, tmp_path: Path, ckpt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import engine.report.evaluation as evaluation
+
+    scored = evaluation.score_cases
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "score_cases", killed_after(3, scored))
+        assert evaluate(raw, ckpt, tmp_path).returncode == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "score_cases", killed_after(2, scored))
+        output_of(evaluate(raw, ckpt, tmp_path))
+
+
+@pytest.mark.usefixtures("processes")
+def test_answers(raw: Path, ckpt: Path, tmp_path: Path) -> None:
+    for out, shards in (("one", ["1/1"]), ("several", ["2/2", "1/2"])):
+        for shard in shards:
+            words = ("--ckpt", ckpt, "--inpath", raw, "--outpath", tmp_path / out, "--device", "cpu", "--shard", shard)
+            output_of(in_process("scripts/answer.py", *words))
+    measured = ("run.json", "volumes.csv", "volumes.json")
+    assert files_in(tmp_path / "several", *measured) == files_in(tmp_path / "one", *measured)
+    assert len(list((tmp_path / "several").glob("*.npz"))) == 5
 
 
 def test_a_page_is_refused(raw: Path, ckpt: Path, tmp_path: Path) -> None:

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
 from torch import Tensor
 
 from datasets.loader import StepBatches
+from tests.cluster import free_port
+from tests.commands import in_process
 from tests.engine.training.ranks import RUNS, VARIANTS, DoubleNetwork, train_all
 from tests.paths import ROOT
 from tests.small import write_bare_archive
 from utils.batch import part_sizes
 
 NAMES = [name or "alone" for name in (*RUNS, *VARIANTS)]
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 def start(ranks: int, command: list[str]) -> list[subprocess.Popen[str]]:
@@ -130,11 +126,23 @@ def train(slices: Path, out: Path, *words: object) -> list[str]:
     return list(map(str, (sys.executable, "train.py", *options, *more, *words)))
 
 
+def step_of(out: Path) -> int:
+    return int(torch.load(out / "last.ckpt", weights_only=True)["step"])
+
+
+def stop_after(out: Path, step: int, processes: list[int]) -> None:
+    """Ask the processes of a training to end when it has saved this step; not before, for they might not listen yet."""
+    while step_of(out) < step:
+        time.sleep(0.1)
+    for process in processes:
+        os.kill(process, signal.SIGTERM)
+
+
 def test_a_killed_rank_ends_all_and_any_number_resumes(slices: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ("--steps", 2000, "--save_every", 2, "--resume")
     first, second = start(2, train(slices, out, *words))
-    while not (out / "last.ckpt").exists() or torch.load(out / "last.ckpt", weights_only=True)["step"] < 4:
+    while not (out / "last.ckpt").exists() or step_of(out) < 4:
         assert first.poll() is None and second.poll() is None, first.stderr and first.stderr.read()
         time.sleep(0.2)
     second.send_signal(signal.SIGKILL)
@@ -143,21 +151,19 @@ def test_a_killed_rank_ends_all_and_any_number_resumes(slices: Path, tmp_path: P
     assert first.returncode == 2 and time.monotonic() - killed < 60
     told = [line for line in errors.replace("\r", "\n").splitlines() if line.startswith("error: ")]
     assert len(told) == 1 and "another process of this training has ended" in told[0] and "--resume" in told[0]
-    done = torch.load(out / "last.ckpt", weights_only=True)["step"]
+    done = step_of(out)
     assert done >= 4
-    for ranks in (1, 3):
-        processes = start(ranks, train(slices, out, *words))
-        step = done
-        while step < done + 4:
-            assert all(process.poll() is None for process in processes), processes[0].communicate()
-            time.sleep(0.2)
-            step = torch.load(out / "last.ckpt", weights_only=True)["step"]
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-        ends = [process.communicate(timeout=60) for process in processes]
-        assert [process.returncode for process in processes] == [130] * ranks, ends
-        assert "interrupted; --resume continues" in ends[0][0] and not any(out for out, _ in ends[1:])
-        done = torch.load(out / "last.ckpt", weights_only=True)["step"]
+    # One goes on in this process, which has loaded PyTorch already, and is asked to stop as a process is.
+    watcher = Thread(target=stop_after, args=(out, done + 4, [os.getpid()]))
+    watcher.start()
+    alone = in_process("train.py", *train(slices, out, *words)[2:])
+    watcher.join()
+    assert alone.returncode == 130 and "interrupted; --resume continues" in alone.stdout, alone
+    processes = start(3, train(slices, out, *words))
+    stop_after(out, step_of(out) + 4, [process.pid for process in processes])
+    ends = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [130] * 3, ends
+    assert "interrupted; --resume continues" in ends[0][0] and not any(out for out, _ in ends[1:])
 
 
 def test_an_error_of_all_is_told_once(slices: Path, tmp_path: Path) -> None:
