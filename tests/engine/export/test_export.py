@@ -223,7 +223,7 @@ def test_a_report_takes_an_exported_network(place: Place) -> None:
 def test_an_exported_network_leaves_the_arithmetic_of_its_process(place: Place) -> None:
     """In a process of its own, for the first session decides."""
     code = (
-        "import numpy as np, torch; from pathlib import Path; from engine.segmenter import load_exported\n"
+        "import numpy as np, torch; from pathlib import Path; from engine.saved_segmenter import load_exported\n"
         f"network = load_exported(Path({str(place.exported / 'model.onnx')!r}), 'onnxruntime')[0].network\n"
         "network(torch.zeros(1, 1, 64, 64))\n"
         "assert np.float32(1e-38) * np.float32(1e-2) > 0"
