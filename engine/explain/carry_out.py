@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,11 +23,13 @@ from engine.explain.mass import CaseAttention, attention_mass, mean_of_case
 from engine.explain.options import ExplainOptions, SliceName
 from engine.explain.report import write_report
 from engine.names import print_hidden, shown_names
+from engine.provenance import RUN_FILE, digest_of, of_networks, write_shown_run_file
 from engine.saved_segmenter import load_segmenter
 from engine.segmenter import Segmenter
 from networks import refuse_blocks
 from utils.errors import UserError
 from utils.files import make_folder
+from utils.fingerprint import file_digest
 from utils.registry import match_name
 
 
@@ -52,10 +56,11 @@ class Networks:
 
 def explain(options: ExplainOptions, of_list: ListOptions, reading: ReadingOptions) -> None:
     """Measure the attention of all slices with the target, draw some, and write the report."""
+    started = time.monotonic()
     networks, checkpoints = open_networks(options)
     make_folder(options.outpath)
     requested = list(read_requested(networks, options, of_list, reading))
-    lines, choice = measure(networks, options, of_list, reading)
+    lines, choice, files = measure(networks, options, of_list, reading)
     if not lines:
         target = networks.first.label_map.classes[networks.target - 1]
         raise UserError(
@@ -66,10 +71,19 @@ def explain(options: ExplainOptions, of_list: ListOptions, reading: ReadingOptio
     for content in checkpoints:
         cases_seen_in_training(content, cases)
     drawn = requested or choice.chosen()
-    shown = shown_names([*cases, *(each.name.case for each in drawn)])
+    shown = shown_names([*cases, *files, *(each.name.case for each in drawn)])
     lines = [replace(line, case=shown[line.case]) for line in lines]
     drawn = [replace(each, name=each.name._replace(case=shown[each.name.case])) for each in drawn]
-    write_report(networks.segmenters, networks.attention, networks.target, options, lines, drawn, shown)
+    digests = {name: file_digest(path) for name, path in zip(networks.segmenters, options.ckpt, strict=True)}
+    write_report(networks.segmenters, networks.attention, networks.target, options, lines, drawn, shown, digests)
+    write_shown_run_file(
+        options.outpath / RUN_FILE,
+        networks.first.device,
+        {**of_networks(digests), **{name: digest_of(of_case) for name, of_case in files.items()}},
+        networks.first.label_map.classes,
+        time.monotonic() - started,
+        shown,
+    )
     print_hidden(shown)
 
 
@@ -126,11 +140,13 @@ def shown_slice(case: LabelledCase, place: int, target: NDArray[np.bool_]) -> Sh
 
 def measure(
     networks: Networks, options: ExplainOptions, of_list: ListOptions, reading: ReadingOptions
-) -> tuple[list[CaseAttention], SliceChoice]:
-    """The attention of every network in every slice with the target, and the slices that are worth drawing."""
+) -> tuple[list[CaseAttention], SliceChoice, dict[str, list[Path]]]:
+    """The attention of every network in every slice with the target, what is worth drawing, and each case's files."""
     lines: list[CaseAttention] = []
+    files: dict[str, list[Path]] = {}
     choice = SliceChoice(options.random, options.seed)
     for case in cases_to_score(networks.first, options, of_list, reading, text="looking"):
+        files[case.name] = case.files
         inside = networks.target_of(case.label)
         places = np.flatnonzero(inside.any(axis=(1, 2)))
         if not len(places):
@@ -148,7 +164,7 @@ def measure(
         gains = dice_gains(list(networks.segmenters.values()), networks.target, image, inside, case.window, options)
         for i, place in enumerate(places):
             choice.consider(shown_slice(case, int(place), inside[i]), None if gains is None else float(gains[i]))
-    return lines, choice
+    return lines, choice, files
 
 
 def masses_of_case(
