@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ from utils.errors import UserError
 from utils.files import make_folder
 from utils.fingerprint import file_digest
 from utils.registry import match_name
+
+Files: TypeAlias = dict[str, list[Path]]
+"""Of each case, those that were read."""
 
 
 @dataclass
@@ -59,8 +62,9 @@ def explain(options: ExplainOptions, of_list: ListOptions, reading: ReadingOptio
     started = time.monotonic()
     networks, checkpoints = open_networks(options)
     make_folder(options.outpath)
-    requested = list(read_requested(networks, options, of_list, reading))
-    lines, choice, files = measure(networks, options, of_list, reading)
+    files: Files = {}
+    requested = list(read_requested(networks, options, of_list, reading, files))
+    lines, choice = measure(networks, options, of_list, reading, files)
     if not lines:
         target = networks.first.label_map.classes[networks.target - 1]
         raise UserError(
@@ -115,14 +119,18 @@ def open_networks(options: ExplainOptions) -> tuple[Networks, list[dict[str, Any
 
 
 def read_requested(
-    networks: Networks, options: ExplainOptions, of_list: ListOptions, reading: ReadingOptions
+    networks: Networks, options: ExplainOptions, of_list: ListOptions, reading: ReadingOptions, files: Files
 ) -> Iterator[ShownSlice]:
-    """The slices that --slices names; UserError if a case or its slice does not exist."""
+    """The slices that --slices names; UserError if a case or its slice does not exist.
+
+    files: gets those of each case.
+    """
     wanted: dict[str, list[int]] = {}
     for case_name, number in options.slices:
         wanted.setdefault(case_name, []).append(number)
     for name, asked in wanted.items():
         (case,) = cases_to_score(networks.first, options, of_list, reading, names=[name], text="reading")
+        files[case.name] = case.files
         numbers = list(case.numbers or range(len(case.image)))
         for number in asked:
             if number not in numbers:
@@ -139,11 +147,13 @@ def shown_slice(case: LabelledCase, place: int, target: NDArray[np.bool_]) -> Sh
 
 
 def measure(
-    networks: Networks, options: ExplainOptions, of_list: ListOptions, reading: ReadingOptions
-) -> tuple[list[CaseAttention], SliceChoice, dict[str, list[Path]]]:
-    """The attention of every network in every slice with the target, what is worth drawing, and each case's files."""
+    networks: Networks, options: ExplainOptions, of_list: ListOptions, reading: ReadingOptions, files: Files
+) -> tuple[list[CaseAttention], SliceChoice]:
+    """The attention of every network in every slice with the target, and the slices that are worth drawing.
+
+    files: gets those of each case.
+    """
     lines: list[CaseAttention] = []
-    files: dict[str, list[Path]] = {}
     choice = SliceChoice(options.random, options.seed)
     for case in cases_to_score(networks.first, options, of_list, reading, text="looking"):
         files[case.name] = case.files
@@ -164,7 +174,7 @@ def measure(
         gains = dice_gains(list(networks.segmenters.values()), networks.target, image, inside, case.window, options)
         for i, place in enumerate(places):
             choice.consider(shown_slice(case, int(place), inside[i]), None if gains is None else float(gains[i]))
-    return lines, choice, files
+    return lines, choice
 
 
 def masses_of_case(

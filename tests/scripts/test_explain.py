@@ -135,6 +135,7 @@ def test_names_that_may_be_of_patients_are_not_passed_on(
     content = json.loads((out / "attention.json").read_text())
     assert "--slices case A1:1 00002:0" in content["command"] and content["digests"].keys() == {"one"}
     (launch,) = json.loads((out / "run.json").read_text())
-    assert launch["digests"].keys() == {"checkpoint of one", "case A1", "00000"} and launch["classes"] == ["tumor"]
+    assert launch["digests"].keys() == {"checkpoint of one", "case A1", "00000", "00002"}
+    assert launch["classes"] == ["tumor"]
     assert launch["digests"]["checkpoint of one"] == content["digests"]["one"]
     assert launch["command"] == content["command"] and launch["seconds"] > 0 and launch["packages"]["torch"]
