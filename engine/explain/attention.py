@@ -22,6 +22,7 @@ from networks.contract import STAGES, SegmentationNetwork, resize
 from utils.errors import UserError
 
 Maps = NDArray[np.float32]
+METHODS = {"gcam": "Grad-CAM", "gcampp": "Grad-CAM++"}
 
 
 class ClassLogit(nn.Module):

@@ -13,9 +13,8 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from engine.contours import PREDICTION_COLOUR, TRUTH_COLOUR
-from engine.explain.attention import Attention, field_of_view
+from engine.explain.attention import METHODS, Attention, field_of_view
 from engine.explain.choose import ShownSlice
-from engine.report.attention_tables import METHODS
 from engine.segmenter import Segmenter
 
 TRUTH, PREDICTION = ("#{:02x}{:02x}{:02x}".format(*colour) for colour in (TRUTH_COLOUR, PREDICTION_COLOUR))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from engine.evaluation.evaluate import write_csv
-from engine.explain.attention import Attention
+from engine.explain.attention import METHODS, Attention
 from engine.explain.choose import ShownSlice
 from engine.explain.figures import attention_figure, view_of
 from engine.explain.links import links_figure, stages_of
@@ -14,7 +14,7 @@ from engine.explain.mass import CaseAttention, compare_networks, summarise_atten
 from engine.explain.options import ExplainOptions
 from engine.names import hide_names
 from engine.provenance import shown_command
-from engine.report.attention_tables import ATTENTION_FILE, METHODS, attention_tables
+from engine.report.attention_tables import ATTENTION_FILE, attention_tables
 from engine.reporting import figure_png, format_table, render
 from engine.segmenter import Segmenter
 from utils.files import write_bytes, write_json, write_text
@@ -51,6 +51,7 @@ def write_report(
     content = {
         "target": class_name,
         "networks": {name: segmenter.model for name, segmenter in segmenters.items()},
+        "methods": METHODS,
         "attention": summaries,
         "compared": pair and {"network": pair[1], "baseline": pair[0], "differences": differences},
         "slices": [{"case": each.name.case, "index": each.name.number, "reasons": each.reasons} for each in shown],

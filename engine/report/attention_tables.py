@@ -10,23 +10,23 @@ import pandas as pd
 from engine.reporting import format_number
 
 ATTENTION_FILE = "attention.json"
-METHODS = {"gcam": "Grad-CAM", "gcampp": "Grad-CAM++"}
 
 
 def attention_tables(content: Mapping[str, Any]) -> list[pd.DataFrame]:
     """Of what `ATTENTION_FILE` holds: the attention of each network and, where there are two, their difference."""
-    tables, compared = [summary_table(content["attention"])], content["compared"]
+    methods, compared = content["methods"], content["compared"]
+    tables = [summary_table(content["attention"], methods)]
     if compared:
-        tables.append(difference_table(compared["differences"], compared["baseline"], compared["network"]))
+        tables.append(difference_table(compared["differences"], methods, compared["baseline"], compared["network"]))
     return tables
 
 
-def summary_table(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """A line for each method, layer and network."""
+def summary_table(summaries: Sequence[Mapping[str, Any]], methods: Mapping[str, str]) -> pd.DataFrame:
+    """A line for each method, layer and network; methods: their titles."""
     return pd.DataFrame(
         [
             {
-                "map": f"{METHODS[each['method']]}, {each['layer']}",
+                "map": f"{methods[each['method']]}, {each['layer']}",
                 "network": each["network"],
                 "attention inside": format_number(each["mass"], ".3f"),
                 "95 % interval": format_interval(each, ".3f"),
@@ -40,12 +40,14 @@ def summary_table(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
-def difference_table(differences: Sequence[Mapping[str, Any]], baseline: str, network: str) -> pd.DataFrame:
+def difference_table(
+    differences: Sequence[Mapping[str, Any]], methods: Mapping[str, str], baseline: str, network: str
+) -> pd.DataFrame:
     """How much more attention the last network has inside than the one before it."""
     return pd.DataFrame(
         [
             {
-                "map": f"{METHODS[each['method']]}, {each['layer']}",
+                "map": f"{methods[each['method']]}, {each['layer']}",
                 f"{network} less {baseline}": format_number(each["gain"], "+.3f"),
                 "95 % interval": format_interval(each, "+.3f"),
                 "p": "< 0.001" if each["p"] is not None and each["p"] < 0.001 else format_number(each["p"], ".3f"),

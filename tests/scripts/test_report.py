@@ -105,7 +105,8 @@ def test_attention_of_something_else_is_refused(
     teacher = save_checkpoint(tmp_path / "teacher" / "best.ckpt", "all")
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (tmp_path / "looks").mkdir()
-    content = {"digests": {"a": "0"}, "pictures": [], "attention": [], "compared": None, "target": "t", "notice": ""}
+    content = {"digests": {"a": "0"}, "pictures": [], "attention": [], "methods": {}, "compared": None}
+    content |= {"target": "tumor", "notice": ""}
     (tmp_path / "looks" / "attention.json").write_text(json.dumps({**content, **change}))
     words = ("--inpath", raw, "--attention", tmp_path / "looks", "--outpath", tmp_path / "page.html")
     assert message in error_of(in_process("scripts/report.py", "--ckpt", teacher, *words))
