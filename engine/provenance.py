@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasets.slices.digests import slice_digest
+from engine.names import hide_names
 from utils.cores import machine
 from utils.errors import UserError
 from utils.files import read_json, write_json
@@ -68,6 +69,11 @@ def digest_of(files: Iterable[Path]) -> str:
     return fingerprint(slice_digest(path) if path.suffix == ".npz" else file_digest(path) for path in files)
 
 
+def of_networks(digests: Mapping[str, str]) -> dict[str, str]:
+    """Digests of checkpoints by the networks' names -> by names that no case has."""
+    return {f"checkpoint of {name}": digest for name, digest in digests.items()}
+
+
 def write_run_file(
     folder: Path,
     device: torch.device | None,
@@ -79,14 +85,32 @@ def write_run_file(
 
     Of a launch that is there already, the seconds are added up.
     """
-    path = folder / RUN_FILE
+    _add_launch(folder / RUN_FILE, describe_launch(device, digests, classes, seconds))
+
+
+def write_shown_run_file(
+    path: Path,
+    device: torch.device | None,
+    digests: Mapping[str, Any],
+    classes: Sequence[str],
+    seconds: float,
+    shown: Mapping[str, str],
+) -> None:
+    """The same in a run file that is passed on: of paths the last components, and cases as `shown_names` shows them.
+
+    digests: of cases by their own names.
+    """
+    launch = describe_launch(device, {shown.get(name, name): digests[name] for name in digests}, classes, seconds)
+    _add_launch(path, {**launch, "command": hide_names(shown_command(), shown)})
+
+
+def _add_launch(path: Path, launch: Mapping[str, Any]) -> None:
     launches = read_json(path) if path.exists() else []
     if not isinstance(launches, list):
         raise UserError(f"{path}: is not a list of launches, as a run writes it; move it away")
-    launch = describe_launch(device, digests, classes, seconds)
     same = [each for each in launches if {**launch, "seconds": each.get("seconds")} == each]
     if same:
-        same[0]["seconds"] = round(same[0]["seconds"] + seconds, 1)
+        same[0]["seconds"] = round(same[0]["seconds"] + launch["seconds"], 1)
     write_json(path, launches if same else [*launches, launch])
 
 

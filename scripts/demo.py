@@ -37,6 +37,8 @@ NOTICE = (
 TEACHER, STUDENT = "raunet", "malunet"
 TEACHER_NAME, ALONE_NAME = "RAUNet (teacher)", "MALUNet alone"
 METHODS = ("hlfd", "best")
+ATTENTION = "attention"
+"""The folder of explain.py's page: where teacher, student alone and student with HLFD look."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,18 @@ def main() -> None:
             where = {"inpath": raw, "splits": slices / "splits.json", "outpath": scores, "device": options.device}
             commands("scripts/evaluate.py", ckpt=folder / "best.ckpt", **where, made=scores)
             runs.setdefault(name, []).append(folder)
+    looking = {name: runs[name][0] / "best.ckpt" for name in (TEACHER_NAME, ALONE_NAME, f"MALUNet with {METHODS[0]}")}
+    commands(
+        "scripts/explain.py",
+        ckpt=tuple(looking.values()),
+        names=tuple(looking),
+        inpath=raw,
+        splits=slices / "splits.json",
+        method="gcam",
+        random=1,
+        outpath=out / ATTENTION,
+        device=options.device,
+    )
     write_report(out, raw, slices, runs, commands.lines, options.device)
     if options.figure:
         of_teacher, *of_students = [(name, folders[0]) for name, folders in runs.items()]
@@ -153,7 +167,8 @@ def write_report(
     from engine.evaluation.evaluate import cases_to_score
     from engine.evaluation.options import CaseOptions
     from engine.provenance import shown_line
-    from engine.report.make import read_network
+    from engine.report.attention import read_attention
+    from engine.report.make import checkpoint_digest, read_network
     from engine.report.page import Around, write_page
     from engine.report.scoring import SHOWN_CASES, WorstCases, load_networks, show_scored
     from engine.reporting import format_table, results_table, seeds_table
@@ -173,7 +188,9 @@ def write_report(
     report = out / "report.html"
     title = "Distilling a tumour segmentation network: demo on phantoms"
     lines = [shown_line(line) for line in commands]
-    write_page(report, networks, worst.viewer(loaded[0].segmenter, list(folders)), Around(title, notice, tables, lines))
+    attention = read_attention(out / ATTENTION, {network.name: checkpoint_digest(network) for network in networks})
+    around = Around(title, notice, tables, lines, attention)
+    write_page(report, networks, worst.viewer(loaded[0].segmenter, list(folders)), around)
     for table in (results_table(networks, "tumor"), *tables.values()):
         print(f"\n{format_table(table)}")
     print(f"\n{NOTICE} {gap}\n{report}")

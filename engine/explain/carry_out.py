@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +23,17 @@ from engine.explain.mass import CaseAttention, attention_mass, mean_of_case
 from engine.explain.options import ExplainOptions, SliceName
 from engine.explain.report import write_report
 from engine.names import print_hidden, shown_names
+from engine.provenance import RUN_FILE, digest_of, of_networks, write_shown_run_file
 from engine.saved_segmenter import load_segmenter
 from engine.segmenter import Segmenter
 from networks import refuse_blocks
 from utils.errors import UserError
 from utils.files import make_folder
+from utils.fingerprint import file_digest
 from utils.registry import match_name
+
+Files: TypeAlias = dict[str, list[Path]]
+"""Of each case, those that were read."""
 
 
 @dataclass
@@ -52,10 +59,12 @@ class Networks:
 
 def explain(options: ExplainOptions, of_list: ListOptions, reading: ReadingOptions) -> None:
     """Measure the attention of all slices with the target, draw some, and write the report."""
+    started = time.monotonic()
     networks, checkpoints = open_networks(options)
     make_folder(options.outpath)
-    requested = list(read_requested(networks, options, of_list, reading))
-    lines, choice = measure(networks, options, of_list, reading)
+    files: Files = {}
+    requested = list(read_requested(networks, options, of_list, reading, files))
+    lines, choice = measure(networks, options, of_list, reading, files)
     if not lines:
         target = networks.first.label_map.classes[networks.target - 1]
         raise UserError(
@@ -66,10 +75,19 @@ def explain(options: ExplainOptions, of_list: ListOptions, reading: ReadingOptio
     for content in checkpoints:
         cases_seen_in_training(content, cases)
     drawn = requested or choice.chosen()
-    shown = shown_names([*cases, *(each.name.case for each in drawn)])
+    shown = shown_names([*cases, *files, *(each.name.case for each in drawn)])
     lines = [replace(line, case=shown[line.case]) for line in lines]
     drawn = [replace(each, name=each.name._replace(case=shown[each.name.case])) for each in drawn]
-    write_report(networks.segmenters, networks.attention, networks.target, options, lines, drawn, shown)
+    digests = {name: file_digest(path) for name, path in zip(networks.segmenters, options.ckpt, strict=True)}
+    write_report(networks.segmenters, networks.attention, networks.target, options, lines, drawn, shown, digests)
+    write_shown_run_file(
+        options.outpath / RUN_FILE,
+        networks.first.device,
+        {**of_networks(digests), **{name: digest_of(of_case) for name, of_case in files.items()}},
+        networks.first.label_map.classes,
+        time.monotonic() - started,
+        shown,
+    )
     print_hidden(shown)
 
 
@@ -101,14 +119,18 @@ def open_networks(options: ExplainOptions) -> tuple[Networks, list[dict[str, Any
 
 
 def read_requested(
-    networks: Networks, options: ExplainOptions, of_list: ListOptions, reading: ReadingOptions
+    networks: Networks, options: ExplainOptions, of_list: ListOptions, reading: ReadingOptions, files: Files
 ) -> Iterator[ShownSlice]:
-    """The slices that --slices names; UserError if a case or its slice does not exist."""
+    """The slices that --slices names; UserError if a case or its slice does not exist.
+
+    files: gets those of each case.
+    """
     wanted: dict[str, list[int]] = {}
     for case_name, number in options.slices:
         wanted.setdefault(case_name, []).append(number)
     for name, asked in wanted.items():
         (case,) = cases_to_score(networks.first, options, of_list, reading, names=[name], text="reading")
+        files[case.name] = case.files
         numbers = list(case.numbers or range(len(case.image)))
         for number in asked:
             if number not in numbers:
@@ -125,12 +147,16 @@ def shown_slice(case: LabelledCase, place: int, target: NDArray[np.bool_]) -> Sh
 
 
 def measure(
-    networks: Networks, options: ExplainOptions, of_list: ListOptions, reading: ReadingOptions
+    networks: Networks, options: ExplainOptions, of_list: ListOptions, reading: ReadingOptions, files: Files
 ) -> tuple[list[CaseAttention], SliceChoice]:
-    """The attention of every network in every slice with the target, and the slices that are worth drawing."""
+    """The attention of every network in every slice with the target, and the slices that are worth drawing.
+
+    files: gets those of each case.
+    """
     lines: list[CaseAttention] = []
     choice = SliceChoice(options.random, options.seed)
     for case in cases_to_score(networks.first, options, of_list, reading, text="looking"):
+        files[case.name] = case.files
         inside = networks.target_of(case.label)
         places = np.flatnonzero(inside.any(axis=(1, 2)))
         if not len(places):

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
-
-import pandas as pd
 
 from engine.evaluation.evaluate import write_csv
 from engine.explain.attention import METHODS, Attention
@@ -17,10 +14,10 @@ from engine.explain.mass import CaseAttention, compare_networks, summarise_atten
 from engine.explain.options import ExplainOptions
 from engine.names import hide_names
 from engine.provenance import shown_command
-from engine.reporting import figure_png, format_number, format_table, render
+from engine.report.attention_tables import ATTENTION_FILE, attention_tables
+from engine.reporting import figure_png, format_table, render
 from engine.segmenter import Segmenter
 from utils.files import write_bytes, write_json, write_text
-from utils.fingerprint import file_digest
 from utils.progress import print_note, progress
 
 Attentions = Mapping[tuple[str, str], Attention]
@@ -34,8 +31,9 @@ def write_report(
     lines: Sequence[CaseAttention],
     shown: Sequence[ShownSlice],
     names_shown: Mapping[str, str],
+    digests: Mapping[str, str],
 ) -> None:
-    """Write and print it. shown: the slices to draw; target: the class index.
+    """Write and print it. shown: the slices to draw; target: the class index; digests: of the checkpoints.
 
     names_shown: case -> what it is called here, as `shown_names` gives it; `lines` and `shown` call it so already.
     """
@@ -45,35 +43,37 @@ def write_report(
     pair = names[-2:] if len(names) > 1 else None
     differences = compare_networks(lines, pair[1], pair[0]) if pair else []
     pictures = draw_slices(segmenters, attention, target, shown)
-    tables = [summary_table(summaries)]
-    if pair:
-        tables.append(difference_table(differences, *pair))
     class_name = next(iter(segmenters.values())).label_map.classes[target - 1]
+    about = notice(lines, names[0])
     for name, (_, png) in pictures.items():
         write_bytes(out / name, png)
     write_csv(out / "attention.csv", [asdict(line) for line in lines])
     content = {
         "target": class_name,
         "networks": {name: segmenter.model for name, segmenter in segmenters.items()},
+        "methods": METHODS,
         "attention": summaries,
         "compared": pair and {"network": pair[1], "baseline": pair[0], "differences": differences},
         "slices": [{"case": each.name.case, "index": each.name.number, "reasons": each.reasons} for each in shown],
         "seed": options.seed,
-        "digests": {name: file_digest(path) for name, path in zip(names, options.ckpt, strict=True)},
+        "pictures": [{"file": file, "caption": caption} for file, (caption, _) in pictures.items()],
+        "notice": about,
+        "digests": digests,
         "command": command,
     }
-    write_json(out / "attention.json", content)
+    write_json(out / ATTENTION_FILE, content)
+    tables = attention_tables(content)
     page = render(
         "explain.html.j2",
         title=f"Where {' and '.join(names)} look for the {class_name}",
-        notice=notice(lines, names[0]),
+        notice=about,
         tables=tables,
         pictures=pictures.values(),
         command=command,
     )
     write_text(out / "index.html", page)
     print("\n\n".join(map(format_table, tables)))
-    print(f"\nwritten: {out / 'index.html'}, attention.json, attention.csv and {len(pictures)} pictures")
+    print(f"\nwritten: {out / 'index.html'}, {ATTENTION_FILE}, attention.csv and {len(pictures)} pictures")
 
 
 def notice(lines: Sequence[CaseAttention], network: str) -> str:
@@ -87,45 +87,6 @@ def notice(lines: Sequence[CaseAttention], network: str) -> str:
         "channels are active that raise the class's logit. It does not show that the network needs that place, nor "
         "that it is right."
     )
-
-
-def summary_table(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """A line for each method, layer and network."""
-    return pd.DataFrame(
-        [
-            {
-                "map": f"{METHODS[each['method']]}, {each['layer']}",
-                "network": each["network"],
-                "attention inside": format_number(each["mass"], ".3f"),
-                "95 % interval": format_interval(each, ".3f"),
-                "share of the area": format_number(each["chance"], ".3f"),
-                "times chance": format_number(each["times_chance"], ".1f"),
-                "cases": str(each["cases"]),
-                "all zero": f"{each['empty']} of {each['slices']}",
-            }
-            for each in summaries
-        ]
-    )
-
-
-def difference_table(differences: Sequence[Mapping[str, Any]], baseline: str, network: str) -> pd.DataFrame:
-    """How much more attention the last network has inside than the one before it."""
-    return pd.DataFrame(
-        [
-            {
-                "map": f"{METHODS[each['method']]}, {each['layer']}",
-                f"{network} less {baseline}": format_number(each["gain"], "+.3f"),
-                "95 % interval": format_interval(each, "+.3f"),
-                "p": "< 0.001" if each["p"] is not None and each["p"] < 0.001 else format_number(each["p"], ".3f"),
-                "cases": str(each["cases"]),
-            }
-            for each in differences
-        ]
-    )
-
-
-def format_interval(numbers: Mapping[str, Any], form: str) -> str:
-    return "n/a" if numbers["low"] is None else f"{numbers['low']:{form}} to {numbers['high']:{form}}"
 
 
 def draw_slices(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from datasets.slices.digests import CONTENTS, contents_fingerprint, files_of
 from datasets.slices.slice_folder import SliceFolder, open_slices
+from engine.evaluation.evaluate import CHECKPOINT
 from engine.export.content import describe_export
 from engine.export.fold import fold_decision
 from engine.export.int8 import quantise
@@ -20,6 +23,8 @@ from engine.export.model_card import model_card
 from engine.export.onnx_file import quiet, save_onnx, takes_one_size, to_onnx, trace
 from engine.export.options import ExportOptions, Int8Options
 from engine.export.verify import sizes_to_check, verify
+from engine.names import coded_name
+from engine.provenance import RUN_FILE, digest_of, write_shown_run_file
 from engine.runtime.metadata import KEY, encode
 from engine.saved_segmenter import load_exported, load_segmenter
 from engine.segmenter import Segmenter
@@ -27,6 +32,7 @@ from networks import refuse_blocks
 from networks.contract import SegmentationNetwork
 from utils.errors import UserError
 from utils.files import UNFINISHED, atomic_write, make_folder, write_text
+from utils.fingerprint import file_digest
 from utils.progress import print_line, progress
 
 MODEL, INT8, PROGRAM, WEIGHTS, CARD = "model.onnx", "model_int8.onnx", "model.pt2", "model.safetensors", "model_card.md"
@@ -99,7 +105,11 @@ class Exporter:
 
 
 def export(options: ExportOptions, int8: Int8Options) -> list[Path]:
-    """Write the files that the options name and return them; UserError, and nothing written, if one is not right."""
+    """Write the files that the options name, with a run file beside them, and return them.
+
+    UserError, and nothing written, if one is not right.
+    """
+    started = time.monotonic()
     if int8.int8 and "onnx" not in options.formats:
         raise UserError("--int8 quantises the ONNX file; add onnx to --formats")
     segmenter, checkpoint = load_segmenter(options.ckpt, torch.device("cpu"))
@@ -117,9 +127,13 @@ def export(options: ExportOptions, int8: Int8Options) -> list[Path]:
         steps.append(lambda made: made.weights(options))
     if {"onnx", "torch"} & {*options.formats}:
         steps.append(lambda made: made.programs(options.formats))
+    digests = {CHECKPOINT: file_digest(options.ckpt)}
+    if options.results:
+        digests["results"] = digest_of([options.results, options.results.with_suffix(".csv")])
     if int8.int8:
         # Opened here, for tracing takes minutes and needs none.
         slices = open_slices(int8.train_data_path, segmenter.dataset, segmenter.label_map.name, "train")
+        digests[CONTENTS] = contents_of(slices, checkpoint["cases"])
         steps.append(lambda made: made.int8(int8, slices))
     content = describe_export(segmenter, checkpoint, options.ckpt, side or None)
     network = fold_decision(segmenter.network, segmenter.offsets)
@@ -128,7 +142,17 @@ def export(options: ExportOptions, int8: Int8Options) -> list[Path]:
         made = Exporter(segmenter, network, content, Path(name), checkpoint["cases"])
         for step in progress(steps, "exporting", unit="file"):
             step(made)
-        return [publish(Path(name) / each, options.outpath / each) for each in sorted(files_in(Path(name)))]
+        files = [publish(Path(name) / each, options.outpath / each) for each in sorted(files_in(Path(name)))]
+    shown = {name: coded_name(name) for names in checkpoint["cases"].values() for name in names}
+    run_file, classes = options.outpath / RUN_FILE, segmenter.label_map.classes
+    write_shown_run_file(run_file, segmenter.device, digests, classes, time.monotonic() - started, shown)
+    return files
+
+
+def contents_of(slices: SliceFolder, cases: Mapping[str, list[str]]) -> str:
+    """The digest of the slices of a checkpoint's cases."""
+    names = [name for part in ("train", "val") for name in cases[part] if name in slices.cases]
+    return contents_fingerprint(files_of(slices, (), names))
 
 
 def files_in(folder: Path) -> list[str]:

@@ -150,7 +150,6 @@ class Pipeline:
         case = volume.case
         started = time.perf_counter()
         try:
-            labels.save()
             if outputs.seg is not None and self.seg_files is not None:
                 of_source = to_source_labels(result.classes, self.segmenter.source_labels())
                 self.seg_files.write(outputs.seg, of_source, volume)
@@ -159,6 +158,7 @@ class Pipeline:
             if outputs.preview is not None and picture is not None:
                 write_bytes(outputs.preview, _png(picture))
             found = source.result()
+            labels.save()  # last, so that where it stands all else of the case does
         except (UserError, MemoryError) as error:
             self._fail(case, outputs, error)
             return

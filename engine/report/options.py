@@ -37,6 +37,9 @@ class ReportOptions:
     cases: tuple[str, ...] = option((), "only these cases", exclusive="cases")
     splits: Path | None = option(None, "a splits.json: only its test cases (see --part)", exclusive="cases")
     part: Literal["train", "val", "test"] | None = option(None, "of --splits (default: test)")
+    attention: Path | None = option(
+        None, "the folder that explain.py wrote for networks of the page: where they look", metavar="FOLDER"
+    )
     viewer_cases: NonNegativeInt = option(12, "how many cases to look at, those with the lowest Dice", metavar="N")
     batch_size: PositiveInt = option(8, "slices at once")
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps")

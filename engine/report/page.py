@@ -12,6 +12,7 @@ import pandas as pd
 from engine.evaluation.summaries import summarise
 from engine.names import shown_names
 from engine.provenance import git_commit, package_versions
+from engine.report.attention import AttentionSection
 from engine.report.case_tables import by_case, case_table, differences_table, find_failures, regions_of, size, size_unit
 from engine.report.charts import Chart, bland_altman, dice_by_size, training_curves
 from engine.report.viewer_case import ViewerCase
@@ -30,12 +31,16 @@ class Viewer:
 
 @dataclass(frozen=True)
 class Around:
-    """What stands around the report: tables: caption -> more of them; commands: that made all this."""
+    """What stands around the report: tables: caption -> more of them; commands: that made all this.
+
+    attention: where the networks look, if that was measured.
+    """
 
     title: str
     notice: str
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     commands: Sequence[str] = ()
+    attention: AttentionSection | None = None
 
 
 def write_page(path: Path, networks: Sequence[EvaluatedNetwork], viewer: Viewer, around: Around) -> dict[str, str]:
@@ -76,6 +81,7 @@ def content(networks: Sequence[EvaluatedNetwork], viewer: Viewer, around: Around
         "about": about_table(networks),
         "footer": footer(networks),
         "commands": around.commands,
+        "attention": around.attention,
         "shown": {case.name for case in viewer.cases},
         "left_out": len(cases) - len(viewer.cases),
         "payloads": [case.payload for case in viewer.cases],

@@ -16,7 +16,15 @@ import torch
 from datasets.slices.slice_folder import SliceFolder
 from engine import provenance
 from engine.benchmark.runs import is_result
-from engine.provenance import git_commit, package_versions, shown_command, shown_line, shown_word, write_run_file
+from engine.provenance import (
+    git_commit,
+    package_versions,
+    shown_command,
+    shown_line,
+    shown_word,
+    write_run_file,
+    write_shown_run_file,
+)
 from tests.commands import in_process, output_of
 from tests.data import ct_and_label, kits_case, save
 from tests.paths import ROOT
@@ -39,6 +47,16 @@ def test_every_launch_of_a_run_is_kept(tmp_path: Path, monkeypatch: pytest.Monke
     assert (first["seconds"], second["seconds"]) == (3.0, 0.0)
     assert first["packages"]["torch"] == torch.__version__.partition("+")[0]
     assert first["environment"]["python"] and first["commit"] == git_commit()
+
+
+def test_a_run_file_that_is_passed_on_hides_names_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/x/report.py", "--inpath", str(tmp_path / "raw"), "--cases", "Doe-Jane", "7"])
+    path, shown = tmp_path / "page.run.json", {"Doe-Jane": "case A1", "7": "7"}
+    for _ in range(2):
+        write_shown_run_file(path, None, {"Doe-Jane": "0123", "7": "4567"}, ["tumor"], 1.0, shown)
+    (launch,) = json.loads(path.read_text())
+    assert launch["command"] == "python report.py --inpath raw --cases case A1 7"
+    assert launch["digests"] == {"case A1": "0123", "7": "4567"} and launch["seconds"] == 2.0
 
 
 def test_a_run_file_of_something_else_is_refused(tmp_path: Path) -> None:

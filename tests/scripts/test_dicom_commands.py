@@ -48,6 +48,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def without(keyword: str) -> Change:
+    def change(i: int, header: FileDataset) -> FileDataset:
+        delattr(header, keyword)
+        return header
+
+    return change
+
+
 @pytest.fixture
 def predict(checkpoint: Path, tmp_path: Path) -> Callable[..., Done]:
     def run(inpath: Path, *words: object) -> Done:
@@ -96,6 +104,15 @@ def test_predictions_are_no_reference(predict: Callable[..., Done], tmp_path: Pa
     found = dicom_series.find(tmp_path / "raw", labels=True)
     assert [case.label for case in found] == [None]
     assert any("predictions of this project" in note for note in found.notes)
+
+
+def test_a_series_without_a_seg_stops_no_other(predict: Callable[..., Done], tmp_path: Path) -> None:
+    """Its mask is not left behind, whatever fails of the case."""
+    write_series(tmp_path / "raw" / "early", IMAGE, change=without("StudyInstanceUID"))
+    write_series(tmp_path / "raw" / "late", IMAGE, change=without("StudyID"), seed=1)
+    error = error_of(predict(tmp_path / "raw", "--dicom_seg"))
+    assert "1 of 2 cases could not be predicted" in error and "early: no DICOM SEG can refer to it" in error
+    assert written(tmp_path / "out") == ["late.nii.gz", "late_seg.dcm"]
 
 
 def test_a_changed_slice_is_predicted_again(predict: Callable[..., Done], tmp_path: Path) -> None:

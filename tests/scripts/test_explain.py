@@ -134,3 +134,8 @@ def test_names_that_may_be_of_patients_are_not_passed_on(
         assert b"Doe-Jane" not in path.read_bytes() and str(tmp_path).encode() not in path.read_bytes(), path
     content = json.loads((out / "attention.json").read_text())
     assert "--slices case A1:1 00002:0" in content["command"] and content["digests"].keys() == {"one"}
+    (launch,) = json.loads((out / "run.json").read_text())
+    assert launch["digests"].keys() == {"checkpoint of one", "case A1", "00000", "00002"}
+    assert launch["classes"] == ["tumor"]
+    assert launch["digests"]["checkpoint of one"] == content["digests"]["one"]
+    assert launch["command"] == content["command"] and launch["seconds"] > 0 and launch["packages"]["torch"]

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 
 import highdicom as hd
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from numpy.typing import NDArray
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset, FileDataset
 
 from datasets.labels import organ_and_tumor
 from datasets.raw import dicom_series, open_layout
-from datasets.raw.dicom_seg import Algorithm, write_dicom_seg
+from datasets.raw.dicom_seg import OF_PATIENT_AND_STUDY, Algorithm, write_dicom_seg
 from datasets.raw.layout import Case
-from datasets.raw.segments import segments_of
+from datasets.raw.segments import SegmentCode, segment_code, segments_of
 from datasets.raw.volume import Volume, read_volume, write_labels
 from tests.data import ct_and_label
 from tests.dicom import SPACING, STORAGES, place, save_nifti, store, write_series
+from utils.errors import UserError
 
 IMAGE, LABEL = ct_and_label((6, 20, 24))
 SEGMENTS = segments_of("kits", organ_and_tumor()["all"])
 NETWORK = Algorithm("raunet (kits, all)", "0123456789ab")
 
 
-def read_dicom(folder: Path, label: Path | None = None) -> Volume:
+def read_dicom(folder: Path, label: Path | None = None, segments: Mapping[int, SegmentCode] | None = None) -> Volume:
     (case,) = dicom_series.find(folder)
     layout = open_layout("kits", folder)
     case = Case(case.name, case.image, label, files=case.files)
-    return read_volume(case, layout.labels, hounsfield=True, segments=layout.segments)
+    return read_volume(case, layout.labels, hounsfield=True, segments=segments or layout.segments)
 
 
 def is_tumour_in_place(labels: NDArray[np.uint8], affine: NDArray[np.float64], storage: str) -> bool:
@@ -106,6 +109,62 @@ def test_what_a_seg_says(tmp_path: Path) -> None:
     assert tumour.algorithm_identification[0].AlgorithmName == NETWORK.name
 
 
+def test_what_anonymisers_delete_is_empty_in_the_seg(tmp_path: Path) -> None:
+    def anonymised(i: int, header: FileDataset) -> FileDataset:
+        for keyword in OF_PATIENT_AND_STUDY:
+            delattr(header, keyword)
+        return header
+
+    write_series(tmp_path / "ct", IMAGE, change=anonymised)
+    volume = read_dicom(tmp_path / "ct")
+    write_dicom_seg(tmp_path / "seg.dcm", LABEL, volume, SEGMENTS, NETWORK)
+    seg = pydicom.dcmread(tmp_path / "seg.dcm")
+    assert all(keyword in seg and not seg[keyword].value for keyword in OF_PATIENT_AND_STUDY)
+    assert volume.series is not None and "StudyID" not in volume.series.slices[0]
+    np.testing.assert_array_equal(read_dicom(tmp_path / "ct", tmp_path / "seg.dcm").label, LABEL)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
+def test_a_series_that_no_seg_can_refer_to_is_refused_in_one_line(tmp_path: Path) -> None:
+    def of_unknown_sex(i: int, header: FileDataset) -> FileDataset:
+        header.PatientSex = "unknown"
+        return header
+
+    write_series(tmp_path / "ct", IMAGE, change=of_unknown_sex)
+    with pytest.raises(UserError, match=r"ct: no DICOM SEG can refer to it \('unknown' is not .*; mend its headers"):
+        write_dicom_seg(tmp_path / "seg.dcm", LABEL, read_dicom(tmp_path / "ct"), SEGMENTS, NETWORK)
+    assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_long_names_of_networks_are_cut(tmp_path: Path) -> None:
+    write_series(tmp_path / "ct", IMAGE)
+    network = Algorithm(f"smp/unetplusplus/{'x' * 60} (kits, all)", "1")
+    write_dicom_seg(tmp_path / "seg.dcm", LABEL, read_dicom(tmp_path / "ct"), SEGMENTS, network)
+    seg = hd.seg.segread(tmp_path / "seg.dcm")
+    assert seg.ManufacturerModelName == network.name[:64]
+    assert seg.SeriesDescription == f"Segmentation by {network.name}"[:64]
+
+
+@pytest.mark.parametrize("characters", ["ISO_IR 100", None])
+def test_names_in_any_letters(tmp_path: Path, characters: str | None) -> None:
+    def of_characters(i: int, header: FileDataset) -> FileDataset:
+        procedure = Dataset()
+        procedure.CodeValue, procedure.CodingSchemeDesignator, procedure.CodeMeaning = "1", "99RIS", "CT"
+        header.ProcedureCodeSequence = [procedure]
+        header.SpecificCharacterSet, header.PatientName = characters, "Muller^Ilse"
+        if characters:
+            header.PatientName, procedure.CodeMeaning = "Müller^Ilse", "Schädel"
+        return header
+
+    write_series(tmp_path / "ct", IMAGE, change=of_characters)
+    segments = {1: segment_code("list", "肾"), 2: segment_code("list", "肿瘤")}
+    write_dicom_seg(tmp_path / "seg.dcm", LABEL, read_dicom(tmp_path / "ct"), segments, NETWORK)
+    seg = hd.seg.segread(tmp_path / "seg.dcm")
+    assert [seg.get_segment_description(number).segment_label for number in (1, 2)] == ["肾", "肿瘤"]
+    assert seg.PatientName == ("Müller^Ilse" if characters else "Muller^Ilse")
+    assert seg.ProcedureCodeSequence[0].CodeMeaning == ("Schädel" if characters else "CT")
+
+
 def test_an_empty_prediction_is_written_and_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_series(tmp_path / "ct", IMAGE)
     volume = read_dicom(tmp_path / "ct")
@@ -115,7 +174,9 @@ def test_an_empty_prediction_is_written_and_read(tmp_path: Path, capfd: pytest.C
     assert capfd.readouterr().err == ""
 
 
-def test_a_tumour_wins_over_the_organ_that_it_is_in(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tumour", [2, 1])
+def test_a_tumour_wins_over_the_organ_that_it_is_in(tmp_path: Path, tumour: int) -> None:
+    """Whichever has the higher label: a data set of one's own may number the tumour first."""
     write_series(tmp_path / "ct", IMAGE)
     volume = read_dicom(tmp_path / "ct")
     series = volume.series
@@ -133,7 +194,10 @@ def test_a_tumour_wins_over_the_organ_that_it_is_in(tmp_path: Path) -> None:
         *(hd.UID(), 1, hd.UID(), 1, "maker", "model", "1", "none"),
     )
     overlapping.save_as(tmp_path / "both")
-    np.testing.assert_array_equal(read_dicom(tmp_path / "ct", tmp_path / "both").label, LABEL)
+    segments = {3 - tumour: SEGMENTS[1], tumour: SEGMENTS[2]}
+    expected = np.array([0, 3 - tumour, tumour], np.uint8)[LABEL]
+    read = read_dicom(tmp_path / "ct", tmp_path / "both", segments)
+    np.testing.assert_array_equal(read.label, expected)
 
 
 def test_a_multi_frame_ct(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from tests.engine.export.conftest import OFFSET, Place
 from tests.paths import ROOT
 from tests.small import SmallNetwork
 from utils.errors import UserError
+from utils.fingerprint import file_digest
 
 CPU = torch.device("cpu")
 
@@ -48,11 +49,19 @@ def session_of(path: Path) -> onnxruntime.InferenceSession:
 
 def test_the_files_are_there_and_were_checked(place: Place) -> None:
     names = {path.name for path in place.exported.iterdir()}
-    assert names - {"model_int8.onnx"} == {"model.onnx", "model.pt2", "model.safetensors", "model_card.md"}
+    assert names - {"model_int8.onnx", "run.json"} == {"model.onnx", "model.pt2", "model.safetensors", "model_card.md"}
     for name in ("model.onnx", "model.pt2", "model.safetensors"):
         assert f"{name}: as PyTorch at 64 x 64 and 49 x 35, in batches of 1 and 2" in place.printed
     checked = read_onnx(place.exported / "model.onnx")[1]["checked"]
     assert checked["largest_difference"] <= 1e-4 and checked["equal_labels"] >= 0.9999
+
+
+def test_a_run_file_says_what_was_read(place: Place) -> None:
+    (launch,) = json.loads((place.exported / "run.json").read_text())
+    assert launch["digests"].keys() == {"checkpoint", "slice contents"} and launch["classes"] == ["tumor"]
+    assert launch["digests"]["checkpoint"] == file_digest(place.checkpoint) and launch["seconds"] > 0
+    assert launch["command"].startswith("python export.py --ckpt best.ckpt --outpath exported --int8")
+    assert str(place.slices.parent) not in (place.exported / "run.json").read_text()
 
 
 @pytest.mark.parametrize("words", [(), ("--decision", "argmax"), ("--threshold", "0.3"), ("--slice_protocol",)])
@@ -81,7 +90,7 @@ def test_the_decision_is_in_the_bias(place: Place, tmp_path: Path) -> None:
     (plain,) = session_of(tmp_path / "model.onnx").run(None, {"image": image.numpy()})
     np.testing.assert_allclose(plain, expected, atol=1e-4 * np.abs(expected).max())
     assert load_exported(tmp_path / "model.onnx", "onnxruntime")[0].offsets == ()
-    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx"}
+    assert {path.name for path in tmp_path.iterdir()} - {"run.json"} == {"model.onnx"}
 
 
 def test_the_metadata_says_what_a_caller_needs(place: Place) -> None:
