@@ -128,8 +128,6 @@ def export(options: ExportOptions, int8: Int8Options) -> list[Path]:
     if {"onnx", "torch"} & {*options.formats}:
         steps.append(lambda made: made.programs(options.formats))
     digests = {CHECKPOINT: file_digest(options.ckpt)}
-    if options.results:
-        digests["results"] = digest_of([options.results, options.results.with_suffix(".csv")])
     if int8.int8:
         # Opened here, for tracing takes minutes and needs none.
         slices = open_slices(int8.train_data_path, segmenter.dataset, segmenter.label_map.name, "train")
@@ -143,6 +141,8 @@ def export(options: ExportOptions, int8: Int8Options) -> list[Path]:
         for step in progress(steps, "exporting", unit="file"):
             step(made)
         files = [publish(Path(name) / each, options.outpath / each) for each in sorted(files_in(Path(name)))]
+    if options.results:
+        digests["results"] = digest_of([options.results, options.results.with_suffix(".csv")])
     shown = {name: coded_name(name) for names in checkpoint["cases"].values() for name in names}
     run_file, classes = options.outpath / RUN_FILE, segmenter.label_map.classes
     write_shown_run_file(run_file, segmenter.device, digests, classes, time.monotonic() - started, shown)
