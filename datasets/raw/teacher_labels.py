@@ -82,7 +82,7 @@ def refuse_other_names(path: Path, label_map: LabelMap) -> None:
         return
     named = {plain_name(name): group for name, group in read_description(description).labels.items()}
     for name, labels in zip(label_map.classes, label_map.labels, strict=True):
-        if (group := named.get(plain_name(name))) is not None and not {*group} <= {*labels}:
+        if (group := named.get(plain_name(name))) is not None and {*group}.isdisjoint(labels):
             raise UserError(
                 f"{description}: calls label {group[0]} {name}, which is {labels[0]} in the data; say with "
                 "--teacher_labels which of the data's labels each channel is"

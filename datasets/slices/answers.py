@@ -37,7 +37,8 @@ class AnsweredCase:
 
     image: the state of the image as in cases.json; shape: of the image, [Z, Y, X]; affine: its stored axes' (4 x 4);
     sources: for each averaged file its folder, name, size, mtime and digest, and the labels of its channels; dice: of
-    the most probable class with the mask, by region, None where neither has any; digests: of each slice's file.
+    the most probable class with the mask, by region, None where neither has any; digests: of each slice's file; notes:
+    of what looks wrong.
     """
 
     image: dict[str, Any]
@@ -46,6 +47,7 @@ class AnsweredCase:
     sources: list[dict[str, Any]]
     dice: dict[str, float | None] = field(default_factory=dict)
     digests: dict[int, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         digests = " ".join(f"{index}:{self.digests[index]}" for index in sorted(self.digests))
@@ -62,6 +64,7 @@ class AnsweredCase:
             list(content["sources"]),
             dict(content["dice"]),
             {int(index): digest for index, digest in digests},
+            list(content.get("notes", ())),  # Not recorded by earlier versions.
         )
 
 

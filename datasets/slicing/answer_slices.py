@@ -25,7 +25,7 @@ from datasets.raw.teacher_labels import (
 from datasets.slices.answers import FLAG, AnswerFolder, answers_folder, image_state
 from datasets.slices.manifest import Manifest, ManifestCase
 from datasets.slices.slice_folder import slice_files, slice_name
-from datasets.slicing.cut_answers import AnswerJob, cut_answers, is_poor, poor_agreement
+from datasets.slicing.cut_answers import AnswerJob, cut_answers
 from datasets.slicing.options import AnswerOptions
 from datasets.splits import UNLABELLED_FOLDER
 from utils.cluster import as_it_is, run_on_cluster
@@ -152,15 +152,14 @@ def answer_slices(
     ]
     largest = max((math.prod(entries[job.case.name].shape) for job in jobs), default=0)
     at_once = min(workers or usable_cores(), _most_at_once(largest, label_map))
-    errors, notes = _cut(stored, jobs, at_once, dask)
+    errors = _cut(stored, jobs, at_once, dask)
     remove_unfinished(folder)
     stored.save()
     errors += [f"case {name}: has no answer" for name in without if entries[name].split != "test"]
     if errors:
         raise UserError(f"{FLAG} {answers.folders[0]}: {len(errors)} cases lack answers: {join_errors(errors)}")
     dice = {name: stored.cases[name].dice for name in wanted}
-    for name in dice.keys() - notes.keys():
-        notes[name] = [poor_agreement(region, score) for region, score in dice[name].items() if is_poor(score)]
+    notes = {name: stored.cases[name].notes for name in wanted}
     makers = [ClassMaker(channels, label_map) for channels in _channels(stored, wanted)]
     return AnswerSummary(folder, len(wanted), len(jobs), dice, notes, makers, without)
 
@@ -170,7 +169,7 @@ def _most_at_once(voxels: int, label_map: LabelMap) -> int:
     # Of each the mean, one file's classes, what is made of it and, of regions, all of them; image and masks are less.
     of_case = 4 * max(1, voxels) * (3 * label_map.num_classes + 1)
     free = free_on_host()
-    return max(1, free // of_case) if free else usable_cores()
+    return usable_cores() if free is None else max(1, free // of_case)
 
 
 def _channels(stored: AnswerFolder, names: Iterable[str]) -> list[ChannelLabels]:
@@ -235,11 +234,9 @@ def _named(labels: Sequence[Sequence[int]]) -> dict[int, tuple[int, ...]]:
     return {channel: tuple(each) for channel, each in enumerate(labels) if each}
 
 
-def _cut(
-    stored: AnswerFolder, jobs: Sequence[AnswerJob], workers: int, dask: str | None
-) -> tuple[list[str], dict[str, list[str]]]:
-    """The errors, and the notes of each case; answers.json is saved every few seconds, for of many it takes as long."""
-    errors, notes, saved = [], {}, time.monotonic()
+def _cut(stored: AnswerFolder, jobs: Sequence[AnswerJob], workers: int, dask: str | None) -> list[str]:
+    """The errors; answers.json is saved every few seconds, for of many cases it takes as long."""
+    errors, saved = [], time.monotonic()
     results = (
         run_on_cluster(dask, partial(as_it_is, cut_answers), jobs, lambda job: f"case {job.case.name}")
         if dask
@@ -250,11 +247,11 @@ def _cut(
             errors.append(str(done))
             stored.cases.pop(job.case.name, None)
             continue
-        stored.cases[job.case.name], notes[job.case.name] = done
+        stored.cases[job.case.name] = done
         if time.monotonic() - saved > SAVE_EVERY:
             stored.save()
             saved = time.monotonic()
-    return errors, notes
+    return errors
 
 
 def _remove_unused(stored: AnswerFolder, entries: Mapping[str, ManifestCase], gone: Collection[str]) -> None:

@@ -55,8 +55,8 @@ class AnswerJob:
     segments: Mapping[int, SegmentCode] | None = None
 
 
-def cut_answers(job: AnswerJob) -> tuple[AnsweredCase, list[str]] | UserError:
-    """Write the answers to the slices of a case; the entry for answers.json, and notes.
+def cut_answers(job: AnswerJob) -> AnsweredCase | UserError:
+    """Write the answers to the slices of a case; the entry for answers.json.
 
     A case whose answers cannot be used gives its error back and leaves no file.
     """
@@ -67,9 +67,8 @@ def cut_answers(job: AnswerJob) -> tuple[AnsweredCase, list[str]] | UserError:
         probabilities, labels = mean_probabilities(job, volume)
         sources = [source | {"labels": channels} for source, channels in zip(job.sources, labels, strict=True)]
         entry = AnsweredCase(job.image, probabilities.shape[1:], volume.affine.tolist(), sources)
-        notes: list[str] = []
         if volume.label is not None:
-            entry.dice, notes = agreement(hard_labels(probabilities), volume.label, job.label_map)
+            entry.dice, entry.notes = agreement(hard_labels(probabilities), volume.label, job.label_map)
     except UserError as error:
         return error
     paths: list[Path] = []
@@ -83,7 +82,7 @@ def cut_answers(job: AnswerJob) -> tuple[AnsweredCase, list[str]] | UserError:
         for path in paths:
             path.unlink(missing_ok=True)
         raise
-    return entry, notes
+    return entry
 
 
 def mean_probabilities(job: AnswerJob, volume: Volume) -> tuple[NDArray[np.float32], list[ChannelLabels]]:
@@ -127,21 +126,12 @@ def agreement(
         scores[region] = score = _dice(found, true)
         if score is not None and score + MUCH_BETTER < 1:
             turned = _explanation(found, true, score)
-            if turned or is_poor(score):
-                notes.append(poor_agreement(region, score) + turned)
+            if turned or score < POOR:
+                notes.append(
+                    f"the answers agree with the mask at a Dice of {score:.2f} for {region}; are they of this image "
+                    f"and of these labels?{turned}"
+                )
     return scores, notes
-
-
-def is_poor(score: float | None) -> bool:
-    """Whether a Dice of answers and mask makes one doubt that they are of the same image."""
-    return score is not None and score < POOR
-
-
-def poor_agreement(region: str, score: float | None) -> str:
-    return (
-        f"the answers agree with the mask at a Dice of {score:.2f} for {region}; are they of this image and of these "
-        "labels?"
-    )
 
 
 def _dice(found: NDArray[np.bool_], true: NDArray[np.bool_]) -> float | None:

@@ -20,7 +20,7 @@ from engine.training.cache import make_cache
 from tests.data import ct_and_label, cut_all, cut_slices, kits_case, loose_ct
 from utils.batch import UNLABELLED, Batch
 from utils.errors import UserError
-from utils.memory import free_memory
+from utils.memory import free_memory, free_on_host
 from utils.seeding import generator
 
 FRAMES = {"cropped": Frame(0, 16), "padded": Frame(0, 48), "resized": Frame(32, 24)}
@@ -161,5 +161,9 @@ def test_free_memory_is_what_a_container_leaves(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "memory.max").write_text("5000000\n")
     (tmp_path / "memory.current").write_text("1000000\n")
     assert free_memory(CPU) == 4_000_000
+    (tmp_path / "memory.stat").write_text("anon 1\nactive_file 7\ninactive_file 600000\n")
+    assert free_memory(CPU) == 4_600_000
+    (tmp_path / "memory.current").write_text("6000000\n")
+    assert free_on_host() == 0
     (tmp_path / "memory.max").write_text("max\n")
     assert free_memory(CPU) > 4_000_000

@@ -113,7 +113,7 @@ def test_the_user_is_told_which_channels_are_which_class() -> None:
 
 
 def test_a_class_that_dataset_json_calls_by_another_label_is_refused(tmp_path: Path) -> None:
-    for labels in ({"background": 0, "kidney": 1, "tumor": 2}, {"background": 0, "whole": [1, 2], "tumor": 2}):
+    for labels in ({"background": 0, "kidney": 1, "tumor": 2}, {"background": 0, "organ": [1, 2], "tumor": 2}):
         (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
         refuse_other_names(tmp_path / "a.npz", TASKS["all"])
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "tumor": 1, "kidney": 2}}))

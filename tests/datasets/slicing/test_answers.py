@@ -152,9 +152,7 @@ def test_agreement_is_told_and_what_is_turned_or_swapped_is_named(raw: Path, tea
     assert warnings[0].startswith("warning: 00001: the answers agree with the mask at a Dice of 0.")
     assert "Turned superior to inferior they agree at 1.00." in warnings[0]
     again = str(cut_answered(raw, tmp_path / "out", teacher))
-    assert any(
-        line and warnings[0].startswith(line) for line in again.splitlines() if line.startswith("warning: 00001")
-    )
+    assert [line for line in again.splitlines() if line.startswith("warning: ")] == warnings
     assert "answers: of the 3 classes (of labels), organ is 1 (1), tumor is 2 (2)" in again
 
     swapped = str(cut_answered(raw, tmp_path / "out", teacher, labels=("1=2", "2=1")))
