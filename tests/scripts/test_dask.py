@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.commands import Done, error_of, files_in, in_process, output_of, with
 from tests.data import kits_case
 from tests.small import save_untrained
 from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.cluster import ClusterOptions
 from utils.errors import UserError
 
 CASES = 6
@@ -167,6 +169,34 @@ def test_no_scheduler(raw: Path, ckpt: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(utils.cluster, "WAIT", 1.0)
     error = error_of(cut(raw, ckpt, tmp_path / "out", "--dask", f"tcp://127.0.0.1:{free_port()}"))
     assert "no scheduler answers there" in error and "start one with dask scheduler" in error
+
+
+@pytest.mark.parametrize("address", ["", "abc", "tcp://127.0.0.1", "http://127.0.0.1:8786", "tcp://127.0.0.1:{port}"])
+def test_a_wrong_address_touches_nothing(
+    address: str, raw: Path, ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was cut before can be trained on as before, though there is a new case to cut."""
+    monkeypatch.setattr(utils.cluster, "WAIT", 0.5)
+    some, out = tmp_path / "raw", tmp_path / "out"
+    for number in range(3):
+        kits_case(some, number)
+    output_of(cut(some, ckpt, out))
+    before = files_in(out)
+    kits_case(some, 3)
+    given = address.format(port=free_port())
+    told = "no scheduler answers there" if given != address else "is no scheduler's address"
+    for command in (cut, predict, evaluate):
+        assert told in error_of(command(some, ckpt, out if command is cut else tmp_path / "new", "--dask", given))
+    assert files_in(out) == before and not (tmp_path / "new").exists()
+
+
+def test_a_server_that_is_no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the connection, and says nothing."""
+    monkeypatch.setattr(utils.cluster, "WAIT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UserError, match="no answer within"):
+            ClusterOptions(dask=address).refuse_no_scheduler()
 
 
 def test_without_the_package(raw: Path, ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
