@@ -16,7 +16,8 @@ class ScoredCases:
     """The scores of one evaluation, case by case, on disk after every one."""
 
     def __init__(self, place: Place, shard: Shard | None, afresh: bool = False) -> None:
-        """The whole evaluation takes over what was scored before, by shards too; a shard, what it has scored itself.
+        """What was scored before is taken over: for the whole evaluation, by shards too; for a shard, by itself and
+        by a process of the whole that was stopped.
 
         afresh: nothing is taken over or kept, as a report shows what only the network tells. already: how many of the
         cases were taken over.
@@ -26,8 +27,9 @@ class ScoredCases:
         self.order: list[str] = []
         self.already = 0
         self.cases: dict[str, dict[str, Any]] = {}
-        for part in () if afresh else [self.part] if shard else place.parts():
-            self.cases |= self._read(part)
+        if not afresh:
+            for part in dict.fromkeys([place.part(ONLY), self.part]) if shard else place.parts():
+                self.cases |= self._read(part)
 
     def choose(self, files: Mapping[str, Sequence[Path]]) -> list[str]:
         """Of all cases, in their order, those that are left to score here: new ones, and those that have changed."""
@@ -64,10 +66,10 @@ class ScoredCases:
         return ((name, self.cases[name]) for name in self.order)
 
     def _read(self, path: Path) -> dict[str, dict[str, Any]]:
-        """The cases that were scored for this evaluation; what is of another is deleted."""
+        """The cases that were scored for this evaluation; what is of another is deleted, by whoever writes there."""
         lines = read_lines(path)
         own = {line["name"]: line["case"] for line in lines if line.get("key") == self.place.key}
-        if lines and not own:
+        if lines and not own and (self.shard is None or path == self.part):
             path.unlink()
         return own
 

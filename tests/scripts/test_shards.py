@@ -196,6 +196,24 @@ def test_one_process_that_was_killed_goes_on(
         output_of(evaluate(raw, ckpt, tmp_path))
 
 
+def test_one_process_that_was_killed_goes_on_as_shards(
+    raw: Path, tmp_path: Path, ckpt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import engine.report.evaluation as evaluation
+
+    scored = evaluation.score_cases
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "score_cases", killed_after(3, scored))
+        assert evaluate(raw, ckpt, tmp_path).returncode == 130
+    output_of(evaluate(raw, ckpt, tmp_path, "--shard", "1/2", "--threshold", 0.3))  # of another, which leaves it there
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "score_cases", killed_after(2, scored))
+        assert "3 cases, 2 of them scored before" in output_of(evaluate(raw, ckpt, tmp_path, "--shard", "1/2"))
+        output_of(evaluate(raw, ckpt, tmp_path, "--shard", "2/2"))
+    output_of(evaluate(raw, ckpt, tmp_path / "one"))
+    assert without_seconds(tmp_path / "r.csv") == without_seconds(tmp_path / "one" / "r.csv")
+
+
 @pytest.mark.usefixtures("processes")
 def test_answers(raw: Path, ckpt: Path, tmp_path: Path) -> None:
     for out, shards in (("one", ["1/1"]), ("several", ["2/2", "1/2"])):
