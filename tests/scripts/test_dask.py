@@ -11,17 +11,19 @@ from threading import Thread, Timer
 
 import pytest
 
+import engine.report.evaluation
 import utils.cluster
 from datasets.frame import Frame
 from datasets.labels import organ_and_tumor
 from engine.evaluation.shards import ScoredCases
 from tests.cluster import LocalCluster, cluster, free_port
-from tests.commands import Done, error_of, files_in, in_process, output_of, without_seconds
+from tests.commands import Done, error_of, files_in, in_process, killed_after, output_of, without_seconds
 from tests.data import kits_case
 from tests.small import save_untrained
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.cluster import ClusterOptions
 from utils.errors import UserError
+from utils.files import read_json
 
 CASES = 6
 
@@ -135,16 +137,9 @@ def test_evaluate_goes_on_from_what_a_killed_client_had(
     raw: Path, ckpt: Path, tmp_path: Path, two_workers: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add = ScoredCases.add
-    count = iter(range(2))
-
-    def killed(self: ScoredCases, *arguments: object) -> None:
-        if next(count, None) is None:
-            raise KeyboardInterrupt
-        add(self, *arguments)  # type: ignore[arg-type]
-
     words = ("--dask", two_workers.address)
     with monkeypatch.context() as patch:
-        patch.setattr(ScoredCases, "add", killed)
+        patch.setattr(ScoredCases, "add", killed_after(2, add))
         assert evaluate(raw, ckpt, tmp_path / "cluster", *words).returncode == 130
     scored: list[str] = []
     with monkeypatch.context() as patch:
@@ -153,6 +148,21 @@ def test_evaluate_goes_on_from_what_a_killed_client_had(
     assert len(scored) == CASES - 2
     output_of(evaluate(raw, ckpt, tmp_path / "alone"))
     assert equal(tmp_path / "cluster", tmp_path / "alone")
+
+
+def test_scores_tell_where_they_were_made(
+    raw: Path, ckpt: Path, tmp_path: Path, two_workers: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two cases in a process that was stopped, the others on workers, which are other machines than it."""
+    here = {"packages": {}, "environment": {}, "device": "cuda:0"}
+    monkeypatch.setattr(engine.report.evaluation, "describe_place", lambda device: here)
+    with monkeypatch.context() as patch:
+        patch.setattr(ScoredCases, "add", killed_after(2, ScoredCases.add))
+        assert evaluate(raw, ckpt, tmp_path).returncode == 130
+    output_of(evaluate(raw, ckpt, tmp_path, "--dask", two_workers.address))
+    first, second = read_json(tmp_path / "r.json")["scored_on"]
+    assert first == here
+    assert second["device"] == "cpu" and second["environment"]["python"] and second["packages"]["torch"]
 
 
 def test_a_scheduler_that_ends_is_named(raw: Path, ckpt: Path, tmp_path: Path) -> None:

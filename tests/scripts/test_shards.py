@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 import datasets.slicing.slicemaker as slicemaker
 from datasets.frame import Frame
 from datasets.labels import organ_and_tumor
-from tests.commands import Done, error_of, files_in, in_process, output_of, without_seconds
+from tests.commands import Done, error_of, files_in, in_process, killed_after, output_of, without_seconds
 from tests.data import kits_case
 from tests.small import save_untrained
 from utils.checkpoint import load_checkpoint, save_checkpoint
@@ -32,18 +32,6 @@ def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_untrained(path, organ_and_tumor()["tumor"], Frame(32, 28))
     save_checkpoint(path, {**load_checkpoint(path), "cases": {"train": [], "val": []}})
     return path
-
-
-def killed_after(count: int, function: Callable[..., object]) -> Callable[..., object]:
-    """The function, until the process that calls it is killed."""
-    calls = iter(range(count))
-
-    def counted(*arguments: object, **named: object) -> object:
-        if next(calls, None) is None:
-            raise KeyboardInterrupt
-        return function(*arguments, **named)
-
-    return counted
 
 
 def cut(raw: Path, out: Path, *words: object) -> Done:
