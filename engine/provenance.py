@@ -48,6 +48,12 @@ def provenance(device: torch.device | None) -> dict[str, Any]:
     }
 
 
+def describe_place(device: torch.device) -> dict[str, Any]:
+    """Device, packages and machine, for what is made elsewhere than where the command was typed."""
+    made = provenance(device)
+    return {"packages": made["packages"], "environment": made["environment"], "device": str(device)}
+
+
 def describe_launch(
     device: torch.device | None, digests: Mapping[str, Any], classes: Sequence[str], seconds: float = 0.0
 ) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def main() -> None:
     elif options.resplit or of_teacher.teacher_probabilities:
         flag = "resplit" if options.resplit else "teacher_probabilities"
         raise UserError(f"--{flag}: is work for one process; run it without --shard when all shards are done")
+    of_several.refuse_no_scheduler()
 
     from datasets.raw import open_layout
     from datasets.slicing.slicemaker import find_raw, make_slices

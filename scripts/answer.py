@@ -53,6 +53,7 @@ def main() -> None:
     teacher, reading, of_several = Parser(__doc__).read(TeacherOptions, IntensityOptions, ClusterOptions)
     if not of_several.shard:
         refuse_several_processes()
+    of_several.refuse_no_scheduler()
 
     # PyTorch takes seconds to load, and --help should not wait for it.
     from engine.prediction.carry_out import predict_cases

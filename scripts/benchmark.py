@@ -48,6 +48,10 @@ def main() -> None:
     if not options.shard:
         refuse_several_processes()
     if options.slurm:
+        from engine.benchmark.prepare import check_command
+
+        # Before it waits in a queue for hundreds of tasks to find it out.
+        check_command(options, data, training)
         submit(options, options.outpath, sys.argv)
         return
     # A line is printed when a run ends; progress bars of several at the same time would only mix.

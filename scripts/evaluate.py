@@ -36,6 +36,7 @@ def main() -> None:
         raise UserError("--report: shows what one process predicts; make the page with scripts/report.py afterwards")
     if options.slice_protocol and prediction.threshold is not None:
         raise UserError("--threshold: the slice protocol has its own, 0.4; leave one of the two out")
+    of_several.refuse_no_scheduler()
     make_folder(options.outpath.parent)
 
     # PyTorch takes seconds to load, and --help should not wait for it.

@@ -40,6 +40,7 @@ def main() -> None:
     options, prediction, reading, dicom, of_several = Parser(__doc__, ALIASES).read(*groups)
     if not of_several.shard:
         refuse_several_processes()
+    of_several.refuse_no_scheduler()
 
     # PyTorch takes seconds to load, and --help should not wait for it.
     from engine.prediction.carry_out import predict_cases

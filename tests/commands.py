@@ -7,6 +7,7 @@ import io
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -45,6 +46,18 @@ def as_process(script: str, *words: object, cwd: Path = ROOT) -> Done:
         [sys.executable, str(ROOT / script), *map(str, words)], capture_output=True, text=True, cwd=cwd
     )
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def killed_after(count: int, function: Callable[..., object]) -> Callable[..., object]:
+    """The function, until the process that calls it is killed."""
+    calls = iter(range(count))
+
+    def counted(*arguments: object, **named: object) -> object:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return function(*arguments, **named)
+
+    return counted
 
 
 def output_of(done: Done) -> str:

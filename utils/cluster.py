@@ -6,8 +6,10 @@ the scheduler, which looks into what it passes on, needs no more than Dask.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import pickle
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +32,8 @@ PACKAGES = ("utils", "datasets", "networks", "phantoms", "distillation", "engine
 PLUGIN = "kidney-liver-distillation"
 """One name for every version of the code, so that a worker has only the last one that was sent."""
 INSTALL = "pip install distributed==2026.8.0"
+ADDRESS = re.compile(r"((tcp|tls|ws|wss|ucx)://)?(\[[^\[\]/\s]+\]|[^\[\]:/\s]+):\d{1,5}")
+"""Of a scheduler, as Dask takes it; an IPv6 host is in brackets."""
 WAIT = 10.0
 """Seconds within which a scheduler must answer."""
 
@@ -44,6 +48,20 @@ class ClusterOptions(ShardOptions):
         exclusive="processes",
         metavar="ADDRESS",
     )
+
+    def __post_init__(self) -> None:
+        if self.dask is not None and not ADDRESS.fullmatch(self.dask):
+            raise UserError(f"--dask {self.dask!r}: is no scheduler's address; give one such as tcp://HOST:8786")
+
+    def refuse_no_scheduler(self) -> None:
+        """UserError if a scheduler is named that does not answer; to be called before any file is touched."""
+        if self.dask is not None:
+            try:
+                asyncio.run(_try_to_connect(self.dask))
+            except UserError:
+                raise
+            except Exception as error:  # Of Dask: each of its protocols has errors of its own.
+                raise _no_answer(self.dask, error) from None
 
 
 def as_it_is(function: Callable[[A], B]) -> Callable[[A], B]:
@@ -105,16 +123,28 @@ def _distributed() -> Any:
     return distributed
 
 
+async def _try_to_connect(address: str) -> None:
+    """As a coroutine a client can be closed that was never connected; another would try to at the interpreter's end."""
+    client = _distributed().Client(address, timeout=WAIT, set_as_default=False, asynchronous=True)
+    try:
+        # Its own time limit ends when a connection is made, which any server takes.
+        await asyncio.wait_for(client, WAIT + 1.0)
+    finally:
+        await client.close()
+
+
+def _no_answer(address: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()) or f"no answer within {WAIT:.0f} seconds"
+    return UserError(f"--dask {address}: no scheduler answers there ({reason}); start one with dask scheduler")
+
+
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
     """A client of the cluster, whose workers have the code of this process."""
     try:
         client = _distributed().Client(address, timeout=WAIT, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
-        reason = " ".join(str(error).split()) or f"no answer within {WAIT:.0f} seconds"
-        raise UserError(
-            f"--dask {address}: no scheduler answers there ({reason}); start one with dask scheduler"
-        ) from None
+    except (OSError, ValueError) as error:
+        raise _no_answer(address, error) from None
     with client:
         if not client.scheduler_info()["workers"]:
             print_note(f"--dask {address}: the cluster has no worker yet; waiting for one")

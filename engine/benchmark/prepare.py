@@ -26,6 +26,7 @@ from engine.benchmark.teachers import in_turn, teacher_folder, with_teacher
 from engine.device import choose_device
 from engine.nnunet.segmenter import load_teacher
 from engine.options import DataOptions, TrainingOptions, is_nnunet
+from engine.segmenter import Segmenter
 from engine.training.run import decide_data
 from engine.training.teacher_view import other_view_note
 from networks import network_name
@@ -70,10 +71,27 @@ def prepare(options: BenchmarkOptions, data: DataOptions, training: TrainingOpti
     return planned._replace(folds=tuple(folds))
 
 
-def plan(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions) -> Prepared:
-    """What there is before any training, with folds that lack their teacher where none is given.
+class Named(NamedTuple):
+    """What a benchmark's command names: each row once; repeated: what else a row was called -> its name.
 
-    UserError for a row that cannot be trained, or data on which scores would not be honest.
+    data: with what the teacher decides. model: the teacher's. teacher, answers: None where it is to be trained.
+    """
+
+    students: tuple[str, ...]
+    rows: list[Row]
+    repeated: dict[str, str]
+    against: str
+    data: DataOptions
+    slices: SliceFolder
+    model: str
+    teacher: Segmenter | None
+    answers: StoredAnswers | None
+
+
+def find_named(options: BenchmarkOptions, data: DataOptions) -> Named:
+    """Look up what the command names, and print what is to be known of the teacher; UserError for what is not there.
+
+    No slice is read yet.
     """
     students = tuple(dict.fromkeys(network_name(name) for name in options.smodel))
     rows = [read_row(word) for word in options.methods]
@@ -98,6 +116,24 @@ def plan(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions
     model = teacher.model if teacher else ON_DISK if answers else network_name(str(options.train_teacher))
     network = str(options.tckpt) if options.tckpt and is_nnunet(options.tckpt) else model
     rows, repeated = distinct_rows(rows, students, network, slices.label_map.num_classes)
+    return Named(students, rows, repeated, against, data, slices, model, teacher, answers)
+
+
+def check_command(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions) -> None:
+    """UserError for what `plan` refuses and a moment finds out; writes nothing, and needs no GPU."""
+    named = find_named(options, data)
+    name_other_data(options.also_test)
+    if not options.folds:
+        _, scored = find_scored_cases(named.slices, named.data, options.validation_only)
+        refuse_seen_cases(training.init, scored)
+
+
+def plan(options: BenchmarkOptions, data: DataOptions, training: TrainingOptions) -> Prepared:
+    """What there is before any training, with folds that lack their teacher where none is given.
+
+    UserError for a row that cannot be trained, or data on which scores would not be honest.
+    """
+    students, rows, repeated, against, data, slices, model, teacher, answers = find_named(options, data)
     for name, first in repeated.items():
         print_note(f"{name} is {first}, which has a row already")
     folds = []

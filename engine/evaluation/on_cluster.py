@@ -15,6 +15,7 @@ from engine.evaluation.options import EvaluationOptions
 from engine.evaluation.score import score_cases
 from engine.evaluation.shards import ScoredCases, scored_case
 from engine.options import PredictionOptions
+from engine.provenance import describe_place
 from engine.saved_segmenter import open_segmenter
 from engine.segmenter import Segmenter
 from utils.cluster import run_on_cluster
@@ -59,6 +60,7 @@ class Scorer:
     ) -> None:
         self.options, self.prediction = options, prediction
         self.segmenter, _ = open_segmenter(prediction)
+        self.where = describe_place(self.segmenter.device)
         self.read = open_cases(self.segmenter, options, of_list, reading)
 
     def __call__(self, name: str) -> dict[str, Any]:
@@ -72,4 +74,4 @@ class Scorer:
             volumes=not self.options.slice_protocol,
             slice_protocol=self.options.slice_protocol,
         )
-        return scored_case(name, scores, time.monotonic() - began)
+        return scored_case(name, scores, time.monotonic() - began, self.where)

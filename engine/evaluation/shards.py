@@ -11,12 +11,16 @@ from engine.provenance import digest_of
 from utils.journal import add_line, read_lines
 from utils.shards import ONLY, Place, Shard
 
+FORMAT = 2
+"""Of what is kept of a case; what is of another is not taken over."""
+
 
 class ScoredCases:
     """The scores of one evaluation, case by case, on disk after every one."""
 
     def __init__(self, place: Place, shard: Shard | None, afresh: bool = False) -> None:
-        """The whole evaluation takes over what was scored before, by shards too; a shard, what it has scored itself.
+        """What was scored before is taken over: for the whole evaluation, by shards too; for a shard, by itself and
+        by a process of the whole that was stopped.
 
         afresh: nothing is taken over or kept, as a report shows what only the network tells. already: how many of the
         cases were taken over.
@@ -26,8 +30,9 @@ class ScoredCases:
         self.order: list[str] = []
         self.already = 0
         self.cases: dict[str, dict[str, Any]] = {}
-        for part in () if afresh else [self.part] if shard else place.parts():
-            self.cases |= self._read(part)
+        if not afresh:
+            for part in dict.fromkeys([place.part(ONLY), self.part]) if shard else place.parts():
+                self.cases |= self._read(part)
 
     def choose(self, files: Mapping[str, Sequence[Path]]) -> list[str]:
         """Of all cases, in their order, those that are left to score here: new ones, and those that have changed."""
@@ -43,7 +48,7 @@ class ScoredCases:
         """What `scored_case` tells."""
         self.cases[name] = content
         if not self.afresh:
-            add_line(self.part, {"key": self.place.key, "name": name, "case": content})
+            add_line(self.part, {"format": FORMAT, "key": self.place.key, "name": name, "case": content})
 
     def scores(self) -> Scores:
         """Of all cases, in their order."""
@@ -60,20 +65,30 @@ class ScoredCases:
         """Of all processes together."""
         return float(sum(case["seconds"] for _, case in self._in_order()))
 
+    @property
+    def places(self) -> list[dict[str, Any]]:
+        """Where the cases were scored: device, packages and machine, each once."""
+        places: list[dict[str, Any]] = []
+        for _, case in self._in_order():
+            if case["where"] not in places:
+                places.append(case["where"])
+        return places
+
     def _in_order(self) -> Iterator[tuple[str, dict[str, Any]]]:
         return ((name, self.cases[name]) for name in self.order)
 
     def _read(self, path: Path) -> dict[str, dict[str, Any]]:
-        """The cases that were scored for this evaluation; what is of another is deleted."""
+        """The cases that were scored for this evaluation; what is of another is deleted, by whoever writes there."""
         lines = read_lines(path)
-        own = {line["name"]: line["case"] for line in lines if line.get("key") == self.place.key}
-        if lines and not own:
+        wanted = (FORMAT, self.place.key)
+        own = {line["name"]: line["case"] for line in lines if (line.get("format"), line.get("key")) == wanted}
+        if lines and not own and (self.shard is None or path == self.part):
             path.unlink()
         return own
 
 
-def scored_case(name: str, scores: Scores, seconds: float) -> dict[str, Any]:
-    """A case's scores, of which files they are, and how long all of its work took."""
+def scored_case(name: str, scores: Scores, seconds: float, where: Mapping[str, Any]) -> dict[str, Any]:
+    """A case's scores, of which files they are, how long all of its work took, and where, as `describe_place` tells."""
     files = scores.files[name]
     return {
         "volumes": scores.volumes,
@@ -82,6 +97,7 @@ def scored_case(name: str, scores: Scores, seconds: float) -> dict[str, Any]:
         "digest": digest_of(files),
         "notes": scores.notes.get(name, []),
         "seconds": seconds,
+        "where": where,
     }
 
 

@@ -18,7 +18,7 @@ from engine.prediction.options import OutputOptions
 from engine.prediction.outputs import Outputs
 from engine.prediction.record import CaseRecord, Record
 from engine.prediction.run import Pipeline, Summary, open_seg_files, print_case
-from engine.provenance import provenance
+from engine.provenance import describe_place
 from engine.saved_segmenter import open_segmenter
 from engine.segmenter import Segmenter
 from utils.cluster import run_on_cluster
@@ -100,9 +100,7 @@ class Predictor:
         self.prediction, self.options, self.reading = prediction, options, reading
         self.seg_files = open_seg_files(self.segmenter, made_by, dicom)
         self.root, self.made_by = root, made_by
-        device = self.segmenter.device
-        made_on = provenance(device)
-        self.where = {"packages": made_on["packages"], "environment": made_on["environment"], "device": str(device)}
+        self.where = describe_place(self.segmenter.device)
 
     def __call__(self, job: Job) -> Done:
         """UserError if the case fails."""

@@ -14,6 +14,7 @@ from engine.evaluation.score import score_cases
 from engine.evaluation.shards import ScoredCases, scored_case
 from engine.evaluation.summaries import format_summary
 from engine.options import PredictionOptions
+from engine.provenance import describe_place
 from engine.report.make import publish
 from engine.report.scoring import SHOWN_CASES, WorstCases, history_of
 from engine.reporting import EvaluatedNetwork
@@ -38,6 +39,7 @@ def evaluate(
     segmenter, checkpoint = open_segmenter(replace(prediction, device="cpu") if several.dask else prediction)
     if not options.slice_protocol:
         print(f"decision: {segmenter.describe_decision(prediction.threshold)}", flush=True)
+    where = describe_place(segmenter.device)
     worst = WorstCases(SHOWN_CASES if options.report else 0, oriented=options.inpath is not None)
 
     def score_here(scored: ScoredCases) -> None:
@@ -52,7 +54,7 @@ def evaluate(
                 slice_protocol=options.slice_protocol,
                 show=lambda case, labels, entries: worst.add(case, segmenter, {segmenter.model: labels}, entries),
             )
-            scored.add(case.name, scored_case(case.name, scores, time.monotonic() - began))
+            scored.add(case.name, scored_case(case.name, scores, time.monotonic() - began, where))
             began = time.monotonic()
 
     def work(share: Shard | None) -> None:
@@ -67,6 +69,7 @@ def evaluate(
         seconds = scored.seconds if scored.already or several.dask else time.monotonic() - started
         entries = scored.scores()
         result = describe_evaluation(entries, options.protocol, prediction.ckpt, segmenter, checkpoint, seconds)
+        result["scored_on"] = scored.places
         table = options.outpath.with_suffix(".csv")
         write_csv(table, entries.slice_protocol if options.slice_protocol else entries.volumes)
         write_json(options.outpath, result)

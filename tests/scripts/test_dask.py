@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,16 +11,19 @@ from threading import Thread, Timer
 
 import pytest
 
+import engine.report.evaluation
 import utils.cluster
 from datasets.frame import Frame
 from datasets.labels import organ_and_tumor
 from engine.evaluation.shards import ScoredCases
 from tests.cluster import LocalCluster, cluster, free_port
-from tests.commands import Done, error_of, files_in, in_process, output_of, without_seconds
+from tests.commands import Done, error_of, files_in, in_process, killed_after, output_of, without_seconds
 from tests.data import kits_case
 from tests.small import save_untrained
 from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.cluster import ClusterOptions
 from utils.errors import UserError
+from utils.files import read_json
 
 CASES = 6
 
@@ -133,16 +137,9 @@ def test_evaluate_goes_on_from_what_a_killed_client_had(
     raw: Path, ckpt: Path, tmp_path: Path, two_workers: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add = ScoredCases.add
-    count = iter(range(2))
-
-    def killed(self: ScoredCases, *arguments: object) -> None:
-        if next(count, None) is None:
-            raise KeyboardInterrupt
-        add(self, *arguments)  # type: ignore[arg-type]
-
     words = ("--dask", two_workers.address)
     with monkeypatch.context() as patch:
-        patch.setattr(ScoredCases, "add", killed)
+        patch.setattr(ScoredCases, "add", killed_after(2, add))
         assert evaluate(raw, ckpt, tmp_path / "cluster", *words).returncode == 130
     scored: list[str] = []
     with monkeypatch.context() as patch:
@@ -151,6 +148,21 @@ def test_evaluate_goes_on_from_what_a_killed_client_had(
     assert len(scored) == CASES - 2
     output_of(evaluate(raw, ckpt, tmp_path / "alone"))
     assert equal(tmp_path / "cluster", tmp_path / "alone")
+
+
+def test_scores_tell_where_they_were_made(
+    raw: Path, ckpt: Path, tmp_path: Path, two_workers: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two cases in a process that was stopped, the others on workers, which are other machines than it."""
+    here = {"packages": {}, "environment": {}, "device": "cuda:0"}
+    monkeypatch.setattr(engine.report.evaluation, "describe_place", lambda device: here)
+    with monkeypatch.context() as patch:
+        patch.setattr(ScoredCases, "add", killed_after(2, ScoredCases.add))
+        assert evaluate(raw, ckpt, tmp_path).returncode == 130
+    output_of(evaluate(raw, ckpt, tmp_path, "--dask", two_workers.address))
+    first, second = read_json(tmp_path / "r.json")["scored_on"]
+    assert first == here
+    assert second["device"] == "cpu" and second["environment"]["python"] and second["packages"]["torch"]
 
 
 def test_a_scheduler_that_ends_is_named(raw: Path, ckpt: Path, tmp_path: Path) -> None:
@@ -167,6 +179,34 @@ def test_no_scheduler(raw: Path, ckpt: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(utils.cluster, "WAIT", 1.0)
     error = error_of(cut(raw, ckpt, tmp_path / "out", "--dask", f"tcp://127.0.0.1:{free_port()}"))
     assert "no scheduler answers there" in error and "start one with dask scheduler" in error
+
+
+@pytest.mark.parametrize("address", ["", "abc", "tcp://127.0.0.1", "http://127.0.0.1:8786", "tcp://127.0.0.1:{port}"])
+def test_a_wrong_address_touches_nothing(
+    address: str, raw: Path, ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was cut before can be trained on as before, though there is a new case to cut."""
+    monkeypatch.setattr(utils.cluster, "WAIT", 0.5)
+    some, out = tmp_path / "raw", tmp_path / "out"
+    for number in range(3):
+        kits_case(some, number)
+    output_of(cut(some, ckpt, out))
+    before = files_in(out)
+    kits_case(some, 3)
+    given = address.format(port=free_port())
+    told = "no scheduler answers there" if given != address else "is no scheduler's address"
+    for command in (cut, predict, evaluate):
+        assert told in error_of(command(some, ckpt, out if command is cut else tmp_path / "new", "--dask", given))
+    assert files_in(out) == before and not (tmp_path / "new").exists()
+
+
+def test_a_server_that_is_no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the connection, and says nothing."""
+    monkeypatch.setattr(utils.cluster, "WAIT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UserError, match="no answer within"):
+            ClusterOptions(dask=address).refuse_no_scheduler()
 
 
 def test_without_the_package(raw: Path, ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 import datasets.slicing.slicemaker as slicemaker
 from datasets.frame import Frame
 from datasets.labels import organ_and_tumor
-from tests.commands import Done, error_of, files_in, in_process, output_of, without_seconds
+from tests.commands import Done, error_of, files_in, in_process, killed_after, output_of, without_seconds
 from tests.data import kits_case
 from tests.small import save_untrained
 from utils.checkpoint import load_checkpoint, save_checkpoint
@@ -32,18 +32,6 @@ def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_untrained(path, organ_and_tumor()["tumor"], Frame(32, 28))
     save_checkpoint(path, {**load_checkpoint(path), "cases": {"train": [], "val": []}})
     return path
-
-
-def killed_after(count: int, function: Callable[..., object]) -> Callable[..., object]:
-    """The function, until the process that calls it is killed."""
-    calls = iter(range(count))
-
-    def counted(*arguments: object, **named: object) -> object:
-        if next(calls, None) is None:
-            raise KeyboardInterrupt
-        return function(*arguments, **named)
-
-    return counted
 
 
 def cut(raw: Path, out: Path, *words: object) -> Done:
@@ -194,6 +182,24 @@ def test_one_process_that_was_killed_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(evaluation, "score_cases", killed_after(2, scored))
         output_of(evaluate(raw, ckpt, tmp_path))
+
+
+def test_one_process_that_was_killed_goes_on_as_shards(
+    raw: Path, tmp_path: Path, ckpt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import engine.report.evaluation as evaluation
+
+    scored = evaluation.score_cases
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "score_cases", killed_after(3, scored))
+        assert evaluate(raw, ckpt, tmp_path).returncode == 130
+    output_of(evaluate(raw, ckpt, tmp_path, "--shard", "1/2", "--threshold", 0.3))  # of another, which leaves it there
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "score_cases", killed_after(2, scored))
+        assert "3 cases, 2 of them scored before" in output_of(evaluate(raw, ckpt, tmp_path, "--shard", "1/2"))
+        output_of(evaluate(raw, ckpt, tmp_path, "--shard", "2/2"))
+    output_of(evaluate(raw, ckpt, tmp_path / "one"))
+    assert without_seconds(tmp_path / "r.csv") == without_seconds(tmp_path / "one" / "r.csv")
 
 
 @pytest.mark.usefixtures("processes")
