@@ -49,15 +49,15 @@ def test_tables_of_volumes_bounds_and_a_grid(
     script: Any = import_module("scaling_costs")
     typed: list[str] = []
 
-    def command(name: str, *words: object) -> Any:
+    def spend(name: str, *words: object) -> Any:
         """In this process, which has loaded PyTorch; every start takes 2 s, and every case 1 s."""
         done = in_process(name, *words)
         assert done.returncode == 0, done.stderr
         typed.append(name)
         work = 0 if "0 cut now" in done.stdout or "3 of 3 cases are done" in done.stdout else 3
-        return script.Spent(2.0 + work, 3.0 + work, 10**9)
+        return script.Cost(3.0 + work, 2.0 + work, 1000.0)
 
-    monkeypatch.setattr(script, "command", command)
+    monkeypatch.setattr(script, "spend", spend)
     script.main()
     printed = capsys.readouterr().out
     lines = printed.splitlines()
