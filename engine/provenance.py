@@ -110,10 +110,19 @@ def write_shown_run_file(
     _add_launch(path, {**launch, "command": hide_names(shown_command(), shown)})
 
 
-def _add_launch(path: Path, launch: Mapping[str, Any]) -> None:
+def read_launches(path: Path) -> list[dict[str, Any]]:
+    """What a run file holds so far, empty where there is none; UserError if it is another's.
+
+    Commands call it before their work, for which a file in the way would come too late at the end.
+    """
     launches = read_json(path) if path.exists() else []
-    if not isinstance(launches, list):
+    if not isinstance(launches, list) or not all(isinstance(each, dict) for each in launches):
         raise UserError(f"{path}: is not a list of launches, as a run writes it; move it away")
+    return launches
+
+
+def _add_launch(path: Path, launch: Mapping[str, Any]) -> None:
+    launches = read_launches(path)
     same = [each for each in launches if {**launch, "seconds": each.get("seconds")} == each]
     if same:
         same[0]["seconds"] = round(same[0]["seconds"] + launch["seconds"], 1)

@@ -11,29 +11,25 @@ without a cache, and the evaluation is of whole volumes of the raw cases.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import _root
-from _memory import peak_memory, started_by
+import _root  # noqa: F401
+from _memory import Cost, spend
 
-from utils.errors import UserError, run
+from utils.errors import run
 from utils.numbers import PositiveInt
 from utils.options import Parser, option
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SAMPLED = 0.02  # seconds from one look at the memory to the next
-THREADS = {"OMP_NUM_THREADS": "1"}
+in_one_thread = partial(spend, OMP_NUM_THREADS="1")
 
 
 @dataclass(frozen=True)
@@ -47,14 +43,6 @@ class GrowthOptions:
     train_size: PositiveInt = option(64, "pixels along a side of what the network sees")
     raw: Path | None = option(None, "folder to make the phantoms in, and to leave them (default: a temporary one)")
     outpath: Path | None = option(None, "a figure to write, such as growth.png")
-
-
-class Cost(NamedTuple):
-    """Of a command: seconds by the clock and of the processor, and the peak of memory in MiB."""
-
-    seconds: float
-    processor: float
-    mebibytes: float
 
 
 Costs = Mapping[str, Mapping[int, Cost]]
@@ -86,7 +74,7 @@ def measure(options: GrowthOptions, folder: Path, count: int) -> Sequence[tuple[
     slices, checkpoints = out / "slices", out / "checkpoints"
     sizes = ("--size", options.size, "--slices", options.slices, options.slices)
     phantoms = options.raw or folder / "phantoms"
-    spend("scripts/make_phantom.py", "--outpath", phantoms, "--cases", count, *sizes)
+    in_one_thread("scripts/make_phantom.py", "--outpath", phantoms, "--cases", count, *sizes)
     raw.mkdir(exist_ok=True)
     for case in sorted(phantoms.glob("case_*"))[:count]:
         if not (raw / case.name).exists():
@@ -99,31 +87,10 @@ def measure(options: GrowthOptions, folder: Path, count: int) -> Sequence[tuple[
     trained = folder / str(min(options.cases)) / "checkpoints" / "best.ckpt"
     score = ("--inpath", raw, *data[:2], "--device", "cpu", "--outpath", out / "results.json")
     return [
-        ("SliceMaker", spend("scripts/SliceMaker.py", *cut)),
-        ("an epoch", spend("train.py", *train, "--checkpoint_path", checkpoints)),
-        ("evaluation", spend("scripts/evaluate.py", "--ckpt", trained, *score)),
+        ("SliceMaker", in_one_thread("scripts/SliceMaker.py", *cut)),
+        ("an epoch", in_one_thread("train.py", *train, "--checkpoint_path", checkpoints)),
+        ("evaluation", in_one_thread("scripts/evaluate.py", "--ckpt", trained, *score)),
     ]
-
-
-def spend(script: str, *words: object) -> Cost:
-    """Run a command to its end; UserError with the last that it said if that is not a good one."""
-    command = [sys.executable, str(_root.ROOT / script), *map(str, words)]
-    start, peak = time.perf_counter(), 0.0
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **THREADS})
-        while True:
-            number, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if number:
-                break
-            own = str(process.pid)
-            peak = max(peak, sum(peak_memory(each) for each in (own, *started_by(own))))
-            time.sleep(SAMPLED)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            log.seek(0)
-            raise UserError(f"{script} failed: {log.read().decode().strip().rpartition(chr(10))[2]}")
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, peak)
 
 
 def further(few: int, before: Cost, many: int, after: Cost) -> tuple[float, float]:

@@ -13,8 +13,6 @@ steps cost what these did, results of N cases are written once with N copies of 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -23,11 +21,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import _root
+import _root  # noqa: F401
+from _memory import Cost, spend
 
 from utils.cluster import as_it_is, run_on_cluster
 from utils.cores import usable_cores
-from utils.errors import UserError, run
+from utils.errors import run
 from utils.files import read_json, write_json
 from utils.journal import add_line
 from utils.numbers import PositiveInt, int_from
@@ -37,6 +36,7 @@ COUNTS = (200, 2_000, 20_000)
 NETWORKS = {"1 Gbit/s": 115e6, "10 Gbit/s": 1150e6}
 """What is left of them for files, in bytes a second."""
 WRITTEN = 1 << 28
+MIB_PER_GB = 1e9 / (1 << 20)
 
 
 @dataclass(frozen=True)
@@ -57,20 +57,12 @@ class CostOptions:
     dask: str | None = option(None, "address of a scheduler: also how many cases a second it hands out")
 
 
-class Spent(NamedTuple):
-    """Of one command: seconds of the processor and of the clock, peak memory in bytes."""
-
-    cpu: float
-    clock: float
-    memory: int
-
-
 class Rate(NamedTuple):
     """Of a command: what it spent on nothing and on so many cases; its input, its output, its record of all cases."""
 
     name: str
-    start: Spent
-    whole: Spent
+    start: Cost
+    whole: Cost
     source: Path
     result: Path
     record: Path | None
@@ -79,11 +71,11 @@ class Rate(NamedTuple):
     @property
     def cpu(self) -> float:
         """Seconds of a case."""
-        return max(1e-3, self.whole.cpu - self.start.cpu) / self.cases
+        return max(1e-3, self.whole.processor - self.start.processor) / self.cases
 
     @property
     def clock(self) -> float:
-        return max(1e-3, self.whole.clock - self.start.clock) / self.cases
+        return max(1e-3, self.whole.seconds - self.start.seconds) / self.cases
 
     @property
     def read(self) -> float:
@@ -106,15 +98,15 @@ def measure(options: CostOptions, folder: Path) -> None:
     raw = first_cases(options, folder / "raw")
     slices, predictions = folder / "slices", folder / "predictions"
     data = ("--dataset", options.dataset, "--task", options.task)
-    cut = command("scripts/SliceMaker.py", "--inpath", raw, "--outpath", slices, *data, "--workers", 1, *SPLIT)
+    cut = spend("scripts/SliceMaker.py", "--inpath", raw, "--outpath", slices, *data, "--workers", 1, *SPLIT)
     ckpt = options.ckpt or hardly_trained(options, slices, folder / "network")
     of_network = ("--ckpt", ckpt, "--inpath", raw)
-    predicted = command("scripts/predict.py", *of_network, "--outpath", predictions)
-    start = command("scripts/predict.py", *of_network, "--outpath", predictions)
-    scored = command(
+    predicted = spend("scripts/predict.py", *of_network, "--outpath", predictions)
+    start = spend("scripts/predict.py", *of_network, "--outpath", predictions)
+    scored = spend(
         "scripts/evaluate.py", *of_network, "--dataset", options.dataset, "--outpath", folder / "scores" / "r.json"
     )
-    recut = command("scripts/SliceMaker.py", "--inpath", raw, "--outpath", slices, *data, "--workers", 1, *SPLIT)
+    recut = spend("scripts/SliceMaker.py", "--inpath", raw, "--outpath", slices, *data, "--workers", 1, *SPLIT)
     rates = [
         Rate("SliceMaker", recut, cut, raw, slices, record_in(slices, "cases.json"), options.cases),
         Rate("predict", start, predicted, raw, predictions, predictions / "run.json", options.cases),
@@ -128,25 +120,10 @@ def measure(options: CostOptions, folder: Path) -> None:
 SPLIT = ("--test_fraction", 0.34, "--val_fraction", 0.34)
 
 
-def command(script: str, *words: object) -> Spent:
-    """Run a script of this repository; UserError with its last line if it fails."""
-    began = time.monotonic()
-    line = [sys.executable, str(_root.ROOT / script), *map(str, words)]
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(line, stdout=output, stderr=output, env={**os.environ, "TQDM_DISABLE": "1"})
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            output.seek(0)
-            raise UserError(f"{script}: {output.read().strip().splitlines()[-1]}")
-    in_kib = 1 if sys.platform == "darwin" else 1024
-    return Spent(usage.ru_utime + usage.ru_stime, time.monotonic() - began, usage.ru_maxrss * in_kib)
-
-
 def first_cases(options: CostOptions, folder: Path) -> Path:
     """A folder with as many of the cases as asked for, as links, or phantoms."""
     if options.inpath is None:
-        command("scripts/make_phantom.py", "--outpath", folder, "--cases", options.cases, "--slices", 100, 200)
+        spend("scripts/make_phantom.py", "--outpath", folder, "--cases", options.cases, "--slices", 100, 200)
         return folder
     entries = sorted(path for path in options.inpath.iterdir() if not path.name.startswith("."))
     folder.mkdir()
@@ -157,7 +134,7 @@ def first_cases(options: CostOptions, folder: Path) -> Path:
 
 def hardly_trained(options: CostOptions, slices: Path, folder: Path) -> Path:
     words = ("--model", options.model, "--train_data_path", slices, "--checkpoint_path", folder, "--steps", 1)
-    command("train.py", *words, "--dataset", options.dataset, "--task", options.task, "--batch_size", 1)
+    spend("train.py", *words, "--dataset", options.dataset, "--task", options.task, "--batch_size", 1)
     return folder / "best.ckpt"
 
 
@@ -188,9 +165,9 @@ def show_volumes(rates: Sequence[Rate], folder: Path) -> None:
     """A table of each command: what it costs one process, and its record of all cases."""
     for rate in rates:
         rows = {
-            "hours of one process, cpu": [(rate.start.cpu + count * rate.cpu) / 3600 for count in COUNTS],
-            "hours by the clock": [(rate.start.clock + count * rate.clock) / 3600 for count in COUNTS],
-            "GB of memory": [rate.whole.memory / 1e9 for _ in COUNTS],
+            "hours of one process, cpu": [(rate.start.processor + count * rate.cpu) / 3600 for count in COUNTS],
+            "hours by the clock": [(rate.start.seconds + count * rate.clock) / 3600 for count in COUNTS],
+            "GB of memory": [rate.whole.mebibytes / MIB_PER_GB for _ in COUNTS],
             "GB read": [count * rate.read / 1e9 for count in COUNTS],
             "GB written": [count * rate.written / 1e9 for count in COUNTS],
         }
@@ -247,15 +224,16 @@ def disk_rate(path: Path) -> float:
 def show_grid(options: CostOptions, slices: Path, ckpt: Path, out: Path) -> None:
     words = ("--tckpt", ckpt, "--smodel", options.model, "--methods", options.method, "--seeds", 0, "--longer", 0)
     lengths = ("--steps", options.steps, "--batch_size", options.batch_size, "--no_distances")
-    spent = command("scripts/benchmark.py", *words, *lengths, "--train_data_path", slices, "--outpath", out)
+    spent = spend("scripts/benchmark.py", *words, *lengths, "--train_data_path", slices, "--outpath", out)
     runs = [of_run(path) for path in sorted(out.glob("runs/*/*/*/result.json"))]
     rows = {name: [step, rest, size / 1e6] for name, step, rest, size in runs}
     print_table([f"a run of {options.steps} steps", "s of a step", "s of all else", "MB on disk"], rows)
     seconds = sum(step * options.grid_steps + rest for _, step, rest, _ in runs) / len(runs)
     size = sum(size for *_, size in runs) / len(runs)
+    memory = spent.mebibytes / MIB_PER_GB
     print(
         f"\na grid of {options.runs} runs of {options.grid_steps} steps, half of them distilled: "
-        f"{options.runs * seconds / 3600:.1f} hours by the clock of one process, {spent.memory / 1e9:.2f} GB of memory "
+        f"{options.runs * seconds / 3600:.1f} hours by the clock of one process, {memory:.2f} GB of memory "
         f"for each at work, {options.runs * size / 1e9:.2f} GB of disk"
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from datasets.frame import Frame
@@ -17,6 +18,7 @@ from distillation.task import SupervisedTask, TrainingTask
 from distillation.teacher import NetworkTeacher
 from engine.device import Precision
 from engine.segmenter import Segmenter
+from engine.training.health import Health
 from engine.training.run_folder import RunFolder
 from engine.training.schedule import Schedule
 from engine.training.trainer import Trainer
@@ -56,6 +58,18 @@ def small_trainer(
         precision,
         RunFolder(folder, "kits_tumor_tiny", config or {"lr": 1e-2}, cases),
     )
+
+
+def judge_behind(monkeypatch: pytest.MonkeyPatch, behind: int) -> None:
+    """Let so many steps be under way when one is judged: 0 on a CPU, 1 on a GPU."""
+
+    def start(self: Health, task: TrainingTask, precision: Precision, **_: int) -> None:
+        of_health(self, task, precision, behind)
+
+    monkeypatch.setattr(Health, "__init__", start)
+
+
+of_health = Health.__init__
 
 
 def stop_after(trainer: Trainer, steps: int) -> None:

@@ -23,7 +23,7 @@ from engine.explain.mass import CaseAttention, attention_mass, mean_of_case
 from engine.explain.options import ExplainOptions, SliceName
 from engine.explain.report import write_report
 from engine.names import print_hidden, shown_names
-from engine.provenance import RUN_FILE, digest_of, of_networks, write_shown_run_file
+from engine.provenance import RUN_FILE, digest_of, of_networks, read_launches, write_shown_run_file
 from engine.saved_segmenter import load_segmenter
 from engine.segmenter import Segmenter
 from networks import refuse_blocks
@@ -60,6 +60,8 @@ class Networks:
 def explain(options: ExplainOptions, of_list: ListOptions, reading: ReadingOptions) -> None:
     """Measure the attention of all slices with the target, draw some, and write the report."""
     started = time.monotonic()
+    run_file = options.outpath / RUN_FILE
+    read_launches(run_file)
     networks, checkpoints = open_networks(options)
     make_folder(options.outpath)
     files: Files = {}
@@ -81,7 +83,7 @@ def explain(options: ExplainOptions, of_list: ListOptions, reading: ReadingOptio
     digests = {name: file_digest(path) for name, path in zip(networks.segmenters, options.ckpt, strict=True)}
     write_report(networks.segmenters, networks.attention, networks.target, options, lines, drawn, shown, digests)
     write_shown_run_file(
-        options.outpath / RUN_FILE,
+        run_file,
         networks.first.device,
         {**of_networks(digests), **{name: digest_of(of_case) for name, of_case in files.items()}},
         networks.first.label_map.classes,

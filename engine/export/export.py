@@ -24,7 +24,7 @@ from engine.export.onnx_file import quiet, save_onnx, takes_one_size, to_onnx, t
 from engine.export.options import ExportOptions, Int8Options
 from engine.export.verify import sizes_to_check, verify
 from engine.names import coded_name
-from engine.provenance import RUN_FILE, digest_of, write_shown_run_file
+from engine.provenance import RUN_FILE, digest_of, read_launches, write_shown_run_file
 from engine.runtime.metadata import KEY, encode
 from engine.saved_segmenter import load_exported, load_segmenter
 from engine.segmenter import Segmenter
@@ -112,6 +112,8 @@ def export(options: ExportOptions, int8: Int8Options) -> list[Path]:
     started = time.monotonic()
     if int8.int8 and "onnx" not in options.formats:
         raise UserError("--int8 quantises the ONNX file; add onnx to --formats")
+    run_file = options.outpath / RUN_FILE
+    read_launches(run_file)
     segmenter, checkpoint = load_segmenter(options.ckpt, torch.device("cpu"))
     refuse_blocks(segmenter.network, segmenter.model, options.ckpt, "exported")
     if options.decision == "argmax":
@@ -144,7 +146,7 @@ def export(options: ExportOptions, int8: Int8Options) -> list[Path]:
     if options.results:
         digests["results"] = digest_of([options.results, options.results.with_suffix(".csv")])
     shown = {name: coded_name(name) for names in checkpoint["cases"].values() for name in names}
-    run_file, classes = options.outpath / RUN_FILE, segmenter.label_map.classes
+    classes = segmenter.label_map.classes
     write_shown_run_file(run_file, segmenter.device, digests, classes, time.monotonic() - started, shown)
     return files
 

@@ -18,6 +18,7 @@ from engine.export.options import ExportOptions, Int8Options
 from engine.gpu_check.setting import Row, Setting
 from engine.options import DistillationOptions
 from engine.segmenter import Segmenter
+from engine.training.health import NotFinite
 from engine.training.run import make_trainer, new_segmenter
 from engine.training.timed_step import TimedStep
 from engine.training.trainer import Trainer
@@ -56,12 +57,15 @@ def scaler(setting: Setting) -> list[Row]:
     timed = TimedStep(setting.run("scaler", "resnet_18", "fp16"))
     trainer = timed.trainer
     timed()
-    before = weights(trainer)
+    trainer.settle()  # Or it would be judged with the step after it.
+    # Not the running statistics, which a forward pass moves whatever becomes of its gradients.
+    before, overflows = [each.detach().clone() for each in trainer.task.parameters()], trainer.progress.overflows
     trainer.precision.scaler.update(HUGE_SCALE)
     timed()
-    kept = all(torch.equal(one, other) for one, other in zip(before, weights(trainer), strict=True))
+    trainer.settle()
+    kept = all(torch.equal(one, other) for one, other in zip(before, trainer.task.parameters(), strict=True))
     scale = trainer.precision.scaler.get_scale()
-    right = kept and trainer.progress.overflows == 1 and scale < HUGE_SCALE
+    right = kept and trainer.progress.overflows == overflows + 1 and scale < HUGE_SCALE
     return [Row.check(name, right, f"weights {'kept' if kept else 'changed'}, scale {scale / HUGE_SCALE:g} of before")]
 
 
@@ -77,6 +81,7 @@ def determinism(setting: Setting) -> list[Row]:
             with trainer.repeatably():
                 for batch in trainer.loader.between(0, STEPS):
                     trainer.step(batch)
+                trainer.settle()
             ends.append(weights(trainer))
         equal = all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
         rows.append(Row.check(f"{model} twice with --deterministic", equal, "equal" if equal else "weights differ"))
@@ -126,12 +131,25 @@ def methods(setting: Setting) -> list[Row]:
         distillation = DistillationOptions(setting.scratch / "teacher.ckpt", methods=(spec,))
         for precision in setting.amps:
             timed = TimedStep(setting.run("methods", "resnet_18", precision, distillation=distillation), teacher)
-            timed()
-            finite = all(bool(value.isfinite().all()) for value in weights(timed.trainer))
-            right = finite and not timed.trainer.progress.overflows
-            found = "finite" if finite else "weights not finite"
-            rows.append(Row.check(f"a step of {name} in {precision}", right, found if right else f"{found}, overflow"))
+            rows.append(Row.check(f"a step of {name} in {precision}", *finite_step(timed)))
     return rows
+
+
+def finite_step(timed: TimedStep) -> tuple[bool, str]:
+    """Whether a step can be taken and leaves finite weights, and what was found.
+
+    fp16's first scale may be too large, as in any training: the step is tried again until it is taken, or `NotFinite`.
+    """
+    trainer, tried = timed.trainer, 0
+    try:
+        while trainer.progress.overflows == tried:
+            timed()
+            trainer.settle()
+            tried += 1
+    except NotFinite as error:
+        return False, str(error)
+    finite = all(bool(value.isfinite().all()) for value in weights(trainer))
+    return finite, f"{'finite' if finite else 'weights not finite'}, overflows before it: {trainer.progress.overflows}"
 
 
 def cache(setting: Setting) -> list[Row]:

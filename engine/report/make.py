@@ -14,7 +14,7 @@ from datasets.raw.options import ListOptions, ReadingOptions
 from engine.evaluation.evaluate import CHECKPOINT, cases_to_score
 from engine.evaluation.results import read_results
 from engine.names import print_hidden
-from engine.provenance import RUN_FILE, digest_of, of_networks, write_shown_run_file
+from engine.provenance import RUN_FILE, digest_of, of_networks, read_launches, write_shown_run_file
 from engine.report.attention import AttentionSection, read_attention
 from engine.report.attention_tables import ATTENTION_FILE
 from engine.report.case_tables import regions_of
@@ -46,6 +46,8 @@ class Content:
 def make_report(options: ReportOptions, of_list: ListOptions, reading: ReadingOptions) -> None:
     """Write the page and its run file, and print where the page is."""
     started = time.monotonic()
+    run_file = options.outpath.with_suffix(f".{RUN_FILE}")
+    read_launches(run_file)
     content = of_results(options) if options.results else of_checkpoints(options, of_list, reading)
     networks = content.networks
     for region in regions_of(networks):
@@ -54,7 +56,6 @@ def make_report(options: ReportOptions, of_list: ListOptions, reading: ReadingOp
     digests = dict(content.digests)
     if options.attention:
         digests[ATTENTION_FILE] = file_digest(options.attention / ATTENTION_FILE)
-    run_file = options.outpath.with_suffix(f".{RUN_FILE}")
     classes = networks[0].result.get("classes", ())
     write_shown_run_file(run_file, content.device, digests, classes, time.monotonic() - started, shown)
 

@@ -193,6 +193,10 @@ class Trainer:
         self.task.after_step()
         return terms
 
+    def settle(self) -> None:
+        """Have every step so far judged; `NotFinite` as of `step`."""
+        self.progress.overflows += self.health.judge(behind=0)
+
     def _prepare(self) -> None:
         started = time.monotonic()
         self.task.prepare(self.loader)
@@ -240,7 +244,7 @@ class Trainer:
 
     def _fetch_sums(self) -> None:
         """Bring the sums from the device, of steps that have all been judged."""
-        self.progress.overflows += self.health.judge(behind=0)
+        self.settle()
         self.progress.sums = {term: float(value) for term, value in self.term_sums.items()}
 
     def _stopped(self, error: NotFinite) -> UserError:

@@ -60,9 +60,10 @@ def test_a_run_file_that_is_passed_on_hides_names_and_folders(tmp_path: Path, mo
 
 
 def test_a_run_file_of_something_else_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(UserError, match=r"run\.json: is not a list of launches"):
-        write_run_file(tmp_path, CPU, {}, [])
+    for content in ("{}", "[1]"):
+        (tmp_path / "run.json").write_text(content)
+        with pytest.raises(UserError, match=r"run\.json: is not a list of launches"):
+            write_run_file(tmp_path, CPU, {}, [])
 
 
 def test_packages_are_those_that_are_required() -> None:

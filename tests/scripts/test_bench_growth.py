@@ -36,19 +36,3 @@ def growth(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_further_case_costs_the_difference(growth: Any) -> None:
     seconds, mebibytes = growth.further(10, growth.Cost(9.0, 2.0, 100.0), 40, growth.Cost(9.0, 8.0, 103.0))
     assert seconds == pytest.approx(0.2) and mebibytes == pytest.approx(0.1)
-
-
-def test_the_memory_of_children_counts(growth: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child that holds 200 MiB while its parent waits."""
-    (tmp_path / "child.py").write_text("import time; held = b'x' * (200 << 20); time.sleep(0.5)")
-    (tmp_path / "parent.py").write_text(
-        f"import subprocess, sys; subprocess.run([sys.executable, {str(tmp_path / 'child.py')!r}], check=True)"
-    )
-    monkeypatch.setattr(growth._root, "ROOT", tmp_path)
-    cost = growth.spend("parent.py")
-    assert 200 < cost.mebibytes < 300 and cost.seconds > 0.5
-
-
-def test_a_command_that_fails_is_one_line(growth: Any) -> None:
-    with pytest.raises(growth.UserError, match=r"scripts/predict\.py failed: error: "):
-        growth.spend("scripts/predict.py", "--ckpt", "absent.ckpt", "--inpath", "absent", "--outpath", "absent")

@@ -99,6 +99,14 @@ def test_what_does_not_exist_is_named(
     assert not list((tmp_path / "out").glob("*"))
 
 
+def test_a_run_file_of_something_else_is_told_before_any_work(
+    checkpoint: MakeCheckpoint, slices: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    assert "run.json: is not a list of launches" in error_of(explain([checkpoint("one")], slices, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
 def test_networks_that_cannot_be_compared_are_refused(checkpoint: MakeCheckpoint, slices: Path, tmp_path: Path) -> None:
     pair = [checkpoint("one"), checkpoint("organs", task="organ")]
     error = error_of(explain(pair, slices, tmp_path))

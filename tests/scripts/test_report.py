@@ -65,6 +65,9 @@ def test_what_cannot_be_reported_is_refused(raw: Path, tmp_path: Path) -> None:
     assert "its task is tumor" in line and "make one for each" in line
     assert "--inpath" in error_of(in_process("scripts/report.py", "--ckpt", first, *out))
     assert "no such file" in error_of(in_process("scripts/report.py", "--results", tmp_path / "no.json", *out))
+    (tmp_path / "page.run.json").write_text("{}")
+    line = error_of(in_process("scripts/report.py", "--ckpt", first, "--inpath", raw, *out))
+    assert "page.run.json: is not a list of launches" in line
     assert "must end in .html" in error_of(in_process("scripts/report.py", "--ckpt", first, "--outpath", "page.pdf"))
     assert not (tmp_path / "page.html").exists()
 

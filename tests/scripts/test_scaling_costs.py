@@ -49,15 +49,17 @@ def test_tables_of_volumes_bounds_and_a_grid(
     script: Any = import_module("scaling_costs")
     typed: list[str] = []
 
-    def command(name: str, *words: object) -> Any:
+    def spend(name: str, *words: object) -> Any:
         """In this process, which has loaded PyTorch; every start takes 2 s, and every case 1 s."""
         done = in_process(name, *words)
         assert done.returncode == 0, done.stderr
         typed.append(name)
         work = 0 if "0 cut now" in done.stdout or "3 of 3 cases are done" in done.stdout else 3
-        return script.Spent(2.0 + work, 3.0 + work, 10**9)
+        return script.Cost(3.0 + work, 2.0 + work, 1000.0)
 
-    monkeypatch.setattr(script, "command", command)
+    monkeypatch.setattr(script, "spend", spend)
+    of_all = script.put_together  # Of 20,000 cases it takes seconds.
+    monkeypatch.setattr(script, "put_together", lambda record, count, out: of_all(record, count // 100, out))
     script.main()
     printed = capsys.readouterr().out
     lines = printed.splitlines()
@@ -74,4 +76,6 @@ def test_tables_of_volumes_bounds_and_a_grid(
     of_grid = 300 * sum(250 * step + rest for step, rest, _ in map(cells, steps)) / 2 / 3600
     told = re.search(r"([\d.]+) hours by the clock of one process", printed)
     assert told and float(told[1]) == pytest.approx(of_grid, abs=0.1, rel=0.01)
+    records = [cells(line) for line in lines if line.startswith("| MB of that record")]
+    assert len(records) == 2 and all(few < many < most for few, many, most in records)
     assert typed.count("scripts/SliceMaker.py") == 2

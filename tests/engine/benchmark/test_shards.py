@@ -27,7 +27,8 @@ runpy.run_path({str(ROOT / "scripts/benchmark.py")!r}, run_name="__main__")
 def words(data: Path, out: Path) -> list[str]:
     given = [
         *("--train_teacher", "tiny_teacher", "--smodel", "tiny", "--seeds", 0, 1, 2, "--methods", "kd", "at"),
-        *("--longer", 1.5, "--no_distances", *TRAINING, "--train_data_path", data, "--outpath", out),
+        *("--longer", 1.5, "--no_distances", *TRAINING, "--size", 32, "--crop", 0),
+        *("--train_data_path", data, "--outpath", out),
     ]
     return list(map(str, given))
 

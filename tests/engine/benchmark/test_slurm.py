@@ -20,7 +20,7 @@ from tests.engine.benchmark.tiny import Command
 from tests.paths import ROOT
 from tests.small import save_untrained, write_bare_archive
 
-STEPS = 200
+STEPS = 100
 
 
 def words(data: Path, out: Path) -> list[str]:

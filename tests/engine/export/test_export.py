@@ -64,6 +64,13 @@ def test_a_run_file_says_what_was_read(place: Place) -> None:
     assert str(place.slices.parent) not in (place.exported / "run.json").read_text()
 
 
+def test_a_run_file_of_something_else_is_told_before_any_work(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    line = error_of(in_process("scripts/export.py", "--ckpt", place.checkpoint, "--outpath", tmp_path))
+    assert "run.json: is not a list of launches" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
 @pytest.mark.parametrize("words", [(), ("--decision", "argmax"), ("--threshold", "0.3"), ("--slice_protocol",)])
 @pytest.mark.parametrize("name", ["model.onnx", "model.safetensors"])
 def test_evaluate_finds_in_an_export_what_it_finds_in_the_checkpoint(

@@ -10,14 +10,11 @@ import pytest
 import torch
 
 from datasets.slices.slice_folder import SliceFolder
-from distillation.task import TrainingTask
-from engine.device import Precision
-from engine.training.health import Health
 from engine.training.schedule import Schedule
 from engine.training.trainer import Progress, Trainer
 from engine.training.validation import Validation, ValidationScores
 from tests.small import equal_states, write_bare_archive
-from tests.training import small_trainer, spy_on, stop_after
+from tests.training import judge_behind, small_trainer, spy_on, stop_after
 from utils.batch import Batch
 from utils.errors import UserError
 
@@ -34,16 +31,6 @@ def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> i
     """How many steps may be under way when one is judged: as on a CPU, and as on a GPU."""
     judge_behind(monkeypatch, request.param)
     return int(request.param)
-
-
-def judge_behind(monkeypatch: pytest.MonkeyPatch, behind: int) -> None:
-    def start(self: Health, task: TrainingTask, precision: Precision, **_: int) -> None:
-        of_health(self, task, precision, behind)
-
-    monkeypatch.setattr(Health, "__init__", start)
-
-
-of_health = Health.__init__
 
 
 def at_step(trainer: Trainer, number: int, act: Callable[[Batch], object]) -> None:
