@@ -60,16 +60,20 @@ def cut(raw: Path, out: Path, faults: list[str], draws: random.Random, pace: flo
 
 
 def refuse_different_files(one: Path, other: Path) -> None:
-    """UserError if the folders do not hold the same files, byte for byte, besides the list of launches."""
-    files = [
-        {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file() and path.name != RUN_FILE}
-        for folder in (one, other)
-    ]
+    """UserError if the folders do not hold the same files, byte for byte, besides the list of launches and locks.
+
+    Whoever is killed leaves the file of its lock, which holds nobody up.
+    """
+    files = [{path.relative_to(folder): path for path in folder.rglob("*") if is_kept(path)} for folder in (one, other)]
     if lost := sorted(files[0].keys() ^ files[1].keys()):
         raise UserError(f"{other}: {len(lost)} files are in it or in {one} alone ({lost[0]}, ...)")
     for name, path in files[0].items():
         if path.read_bytes() != files[1][name].read_bytes():
             raise UserError(f"{files[1][name]}: differs from {path}")
+
+
+def is_kept(path: Path) -> bool:
+    return path.is_file() and path.name != RUN_FILE and path.suffix != ".lock"
 
 
 def soak(folder: Path, draws: random.Random, seed: int) -> tuple[str, list[str]]:

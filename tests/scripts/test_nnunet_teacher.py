@@ -15,7 +15,8 @@ from tests.data import cut_slices, kits_case
 from tests.nnunet import write_model_folder
 from utils.files import read_json
 
-SHORT = ("--steps", 2, "--batch_size", 4, "--device", "cpu", "--task", "organ")
+# Not bf16: on processors with AMX, PyTorch's gradients of such small maps are not always finite.
+SHORT = ("--amp", "off", "--steps", 2, "--batch_size", 4, "--device", "cpu", "--task", "organ")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_its_answers_decide_what_the_student_becomes(job: Path) -> None:
 
 def test_another_view_than_its_own_is_noted(job: Path) -> None:
     done = in_process("train_kd.py", *words(job, "noted", "--kd", "kd", "--size", 20, "--crop", 16))
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stderr
     assert "the teacher is shown slices unlike those it was trained on: size 20, not 40" in done.stderr
 
 
