@@ -128,12 +128,12 @@ def equal_states(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def save_untrained(path: Path, label_map: LabelMap, frame: Frame, **description: Any) -> Segmenter:
-    """A checkpoint of an enet with random weights, for KiTS; the segmenter that it holds."""
+    """A checkpoint of an enet with random weights, for KiTS, that has seen no case; the segmenter that it holds."""
     torch.manual_seed(0)
     network = build("enet", label_map.num_classes)
     segmenter = Segmenter(network, "enet", "kits", label_map, frame, (-200.0, 300.0), **description)
-    content = {**segmenter.description(), "weights": network.state_dict(), "config": {}, "cases": {}}
-    save_checkpoint(path, content)
+    unseen: dict[str, Any] = {"config": {}, "cases": {"train": [], "val": []}}
+    save_checkpoint(path, {**segmenter.description(), "weights": network.state_dict(), **unseen})
     return segmenter
 
 

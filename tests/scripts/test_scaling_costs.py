@@ -15,7 +15,6 @@ from tests.commands import in_process
 from tests.data import kits_case
 from tests.paths import SCRIPTS
 from tests.small import save_untrained
-from utils.checkpoint import load_checkpoint, save_checkpoint
 
 
 def cells(line: str) -> list[float]:
@@ -30,7 +29,6 @@ def test_tables_of_volumes_bounds_and_a_grid(
     monkeypatch.syspath_prepend(SCRIPTS)
     ckpt = tmp_path / "best.ckpt"
     save_untrained(ckpt, organ_and_tumor()["tumor"], Frame(32, 28))
-    save_checkpoint(ckpt, {**load_checkpoint(ckpt), "cases": {"train": [], "val": []}})
     words = (
         "--inpath",
         tmp_path / "raw",

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import datasets.slicing.slicemaker as slicemaker
+import engine.report.evaluation as evaluation
 from datasets.frame import Frame
 from datasets.labels import organ_and_tumor
 from tests.commands import Done, error_of, files_in, in_process, killed_after, output_of, without_seconds
 from tests.data import kits_case
 from tests.small import save_untrained
-from utils.checkpoint import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,6 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("network") / "best.ckpt"
     save_untrained(path, organ_and_tumor()["tumor"], Frame(32, 28))
-    save_checkpoint(path, {**load_checkpoint(path), "cases": {"train": [], "val": []}})
     return path
 
 
@@ -134,19 +134,22 @@ def evaluate(raw: Path, ckpt: Path, out: Path, *words: object) -> Done:
     return in_process("scripts/evaluate.py", *words)
 
 
-def test_scores(raw: Path, tmp_path: Path, ckpt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import engine.report.evaluation as evaluation
+@contextmanager
+def killed_after_scoring(cases: int) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "score_cases", killed_after(cases, evaluation.score_cases))
+        yield
 
+
+def test_scores(raw: Path, tmp_path: Path, ckpt: Path) -> None:
     output_of(evaluate(raw, ckpt, tmp_path / "one"))
-    out, scored = tmp_path / "several", evaluation.score_cases
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "score_cases", killed_after(2, scored))
+    out = tmp_path / "several"
+    with killed_after_scoring(2):
         assert evaluate(raw, ckpt, out, "--shard", "1/2").returncode == 130
-        patch.setattr(evaluation, "score_cases", killed_after(1, scored))
+    with killed_after_scoring(1):
         text = output_of(evaluate(raw, ckpt, out, "--shard", "1/2"))
     assert "3 cases, 2 of them scored before" in text and not (out / "r.json").exists()
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "score_cases", killed_after(2, scored))
+    with killed_after_scoring(2):
         output_of(evaluate(raw, ckpt, out, "--shard", "2/2"))
     assert without_seconds(out / "r.csv") == without_seconds(tmp_path / "one" / "r.csv")
     one, several = (json.loads((folder / "r.json").read_text()) for folder in (tmp_path / "one", out))
@@ -170,32 +173,18 @@ def test_a_case_that_was_edited_is_scored_again(ckpt: Path, tmp_path: Path) -> N
     assert without_seconds(out / "r.csv") == without_seconds(tmp_path / "one" / "r.csv")
 
 
-def test_one_process_that_was_killed_goes_on(
-    raw: Path, tmp_path: Path, ckpt: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import engine.report.evaluation as evaluation
-
-    scored = evaluation.score_cases
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "score_cases", killed_after(3, scored))
+def test_one_process_that_was_killed_goes_on(raw: Path, tmp_path: Path, ckpt: Path) -> None:
+    with killed_after_scoring(3):
         assert evaluate(raw, ckpt, tmp_path).returncode == 130
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "score_cases", killed_after(2, scored))
+    with killed_after_scoring(2):
         output_of(evaluate(raw, ckpt, tmp_path))
 
 
-def test_one_process_that_was_killed_goes_on_as_shards(
-    raw: Path, tmp_path: Path, ckpt: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import engine.report.evaluation as evaluation
-
-    scored = evaluation.score_cases
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "score_cases", killed_after(3, scored))
+def test_one_process_that_was_killed_goes_on_as_shards(raw: Path, tmp_path: Path, ckpt: Path) -> None:
+    with killed_after_scoring(3):
         assert evaluate(raw, ckpt, tmp_path).returncode == 130
     output_of(evaluate(raw, ckpt, tmp_path, "--shard", "1/2", "--threshold", 0.3))  # of another, which leaves it there
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "score_cases", killed_after(2, scored))
+    with killed_after_scoring(2):
         assert "3 cases, 2 of them scored before" in output_of(evaluate(raw, ckpt, tmp_path, "--shard", "1/2"))
         output_of(evaluate(raw, ckpt, tmp_path, "--shard", "2/2"))
     output_of(evaluate(raw, ckpt, tmp_path / "one"))
