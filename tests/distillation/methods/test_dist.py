@@ -31,6 +31,8 @@ class TestDIST(MethodContract):
     half_tolerance = 0.5
     # 1 - correlation has the rounding of 1.
     rounding = 1e-5
+    # And so correlations of two roundings would be compared.
+    steepness = 10.0
 
 
 @pytest.mark.parametrize("classes", CLASSES)
