@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from distillation.fourth_powers import sum_of_fourth_powers
 from networks.contract import resize
@@ -27,7 +29,7 @@ def attention_map(maps: Tensor, size: Sequence[int]) -> Tensor:
         maps = resize(maps, size)
     high, low = (extreme(maps.detach(), dim=(1, 2, 3), keepdim=True) for extreme in (torch.amax, torch.amin))
     peak = torch.maximum(high, -low)
-    power = sum_of_fourth_powers(maps / peak.where(peak > 0, 1), size)
+    power = sum_of_fourth_powers(maps, size, peak.where(peak > 0, 1))
     return F.normalize(power.flatten(1), dim=1)
 
 
@@ -46,7 +48,34 @@ def channel_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     student, teacher: [B, C, H, W] of one shape; equal maps give exactly 0. G. Hinton, O. Vinyals, J. Dean:
     Distilling the Knowledge in a Neural Network, 2015 (arXiv 1503.02531).
     """
-    return temperature**2 * softened_kl(student, teacher, temperature, dim=1)
+    divergence: Tensor = _ChannelKL.apply(student, teacher, temperature)
+    return temperature**2 * divergence
+
+
+class _ChannelKL(torch.autograd.Function):
+    """`softened_kl` over channels, with its gradient softmax(student / T) - softmax(teacher / T) by the student.
+
+    Of one sample after another: on a CPU, writing and reading what autograd keeps takes most of the time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        gradient, total = torch.empty_like(student), student.new_zeros(())
+        for sample in range(len(student)) if student.device.type == "cpu" else [...]:
+            log_p, log_q = (F.log_softmax(scores[sample] / temperature, dim=-3) for scores in (student, teacher))
+            q = log_q.exp()
+            total += (log_q - log_p).mul_(q).sum()
+            torch.sub(log_p.exp_(), q, out=gradient[sample])
+        places = student.numel() / student.shape[1]
+        ctx.save_for_backward(gradient)
+        ctx.factor = 1 / (temperature * places)
+        return total / places
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_divergence: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * (ctx.factor * of_divergence), None, None
 
 
 def softened_kl(student: Tensor, teacher: Tensor, temperature: float, dim: int) -> Tensor:

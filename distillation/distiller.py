@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -116,9 +118,34 @@ def with_teachers_masks(batch: Batch, logits: Tensor) -> Batch:
 def in_float32(features: Features, has_decoder: bool, parts: Sequence[int] = ()) -> Features:
     """The same features in float32; without a decoder its stages stay the encoder's own maps.
 
-    parts: of a batch that several processes share (`utils.across.gather`); then the features of all of it.
+    parts: of a batch that several processes share (`utils.across.gather`); then the features of all of it. A stage is
+    converted when it is first asked for: most methods take few.
     """
-    encoder = tuple(gather(maps.float(), parts) for maps in features.encoder)
-    decoder = tuple(gather(maps.float(), parts) for maps in features.decoder) if has_decoder else encoder[3::-1]
+
+    def converted(maps: Tensor) -> Tensor:
+        return gather(maps.float(), parts)
+
+    encoder, decoder = ([cache(partial(converted, maps)) for maps in side] for side in features[:2])
     block = None if features.block is None else in_float32(features.block, has_decoder, parts)
-    return Features(encoder, decoder, gather(features.logits.float(), parts), block)
+    return Features(
+        OnDemand(encoder), OnDemand(decoder if has_decoder else encoder[3::-1]), converted(features.logits), block
+    )
+
+
+class OnDemand(Sequence[Tensor]):
+    """Maps that are made when they are asked for."""
+
+    def __init__(self, makers: Sequence[Callable[[], Tensor]]) -> None:
+        self.makers = makers
+
+    def __len__(self) -> int:
+        return len(self.makers)
+
+    @overload
+    def __getitem__(self, place: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Tensor]: ...
+
+    def __getitem__(self, place: int | slice) -> Tensor | Sequence[Tensor]:
+        return OnDemand(self.makers[place]) if isinstance(place, slice) else self.makers[place]()

@@ -32,8 +32,8 @@ class Features(NamedTuple):
     block: where a volumetric network answers for the slice in the middle of each block, the maps of the whole block.
     """
 
-    encoder: tuple[Tensor, ...]
-    decoder: tuple[Tensor, ...]
+    encoder: Sequence[Tensor]
+    decoder: Sequence[Tensor]
     logits: Tensor
     block: Features | None = None
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from distillation.distances import attention_distance, channel_kl
+from distillation.distances import attention_distance, channel_kl, softened_kl
 from tests.golden.features import STUDENT, STUDENT_SIZES, random_features
 
 
@@ -19,3 +20,13 @@ def test_attention_does_not_depend_on_scale_however_large() -> None:
     distance = attention_distance(student, teacher, (4, 5))
     scaled = attention_distance(1e15 * student, 1e-15 * teacher, (4, 5))
     assert scaled.item() == pytest.approx(distance.item(), rel=1e-4)
+
+
+def test_divergence_has_the_gradient_of_its_formula() -> None:
+    student, teacher = (random_features(STUDENT, STUDENT_SIZES, seed).encoder[1] for seed in (1, 2))
+    student = student.detach().requires_grad_()
+    gradients = []
+    for divergence in (channel_kl(student, teacher, 4.0), 16 * softened_kl(student, teacher, 4.0, dim=1)):
+        gradients.extend(torch.autograd.grad(3 * divergence, student))
+    assert torch.allclose(*gradients, rtol=1e-4, atol=1e-8)
+    assert gradients[0].abs().max() > 0
