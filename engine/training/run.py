@@ -42,6 +42,7 @@ from engine.training.trainer import Trainer
 from engine.training.validation import Validation
 from networks import see_blocks
 from utils.across import gather_text, rank, ranks
+from utils.allocation import keep_freed_memory
 from utils.errors import UserError
 from utils.files import write_json
 from utils.fingerprint import fingerprint, fingerprint_weights
@@ -138,6 +139,8 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_cont
     if training.resume and not begun:
         print_note(f"{run.folder} holds nothing to resume, so training starts at its first step")
     device = choose_device(training.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     slices = open_slices(data.train_data_path, str(data.dataset), str(data.task), "train", data.splits)
     data = replace(data, task=slices.label_map.name)  # in the spelling of the data
     names, val_cases = cases_for_training(slices, data.val_fraction, training.seed)
