@@ -89,7 +89,7 @@ class Framed(NamedTuple):
 def windowed(values: Tensor, maps: Tensor) -> Tensor:
     """float32 [B, 1, h, w] in [-1, 1], of values and maps as `Framed` has them: the arithmetic of `window_image`."""
     factors, shifts = maps[:, :, None, None, None].unbind(1)
-    return (values * factors).sub_(shifts).clamp_(-1, 1)
+    return values.float().mul_(factors).sub_(shifts).clamp_(-1, 1)
 
 
 def framed_image(ct: NDArray[np.int16], window: tuple[float, float], frame: Frame) -> tuple[Tensor, Tensor]:

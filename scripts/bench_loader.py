@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import _root  # noqa: F401
 
+from utils.allocation import keep_freed_memory
 from utils.errors import run
 from utils.numbers import NonNegativeInt, PositiveInt
 from utils.options import Parser, option
@@ -50,6 +51,8 @@ def main() -> None:
     from phantoms.noise import write_noise
 
     device = choose_device(options.device)
+    if device.type == "cpu":
+        keep_freed_memory()  # As in training.
     print(f"{'':42}{'slices/s':>10}{'slices per core and s':>24}")
     with tempfile.TemporaryDirectory() as folder:
         slices = write_noise(Path(folder), options.size, options.count, 2)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.labels import LabelMap
+from datasets.slices.arrays import read_arrays
 from datasets.slices.digests import file_digests
 from datasets.slices.manifest import Manifest
 from datasets.slices.slice_folder import SliceFolder, case_of
@@ -111,8 +112,7 @@ class AnswerFolder:
         """Log-probabilities [C, H, W] from `FLOOR` to 0; UserError for a file that is damaged."""
         path = self.folder / name
         try:
-            with np.load(path, allow_pickle=False) as content:
-                values: NDArray[Any] = content["log_probabilities"]
+            (values,) = read_arrays(path, ("log_probabilities",))
             if values.dtype != np.float16 or values.ndim != 3 or len(values) != self.label_map.num_classes:
                 raise ValueError(f"it holds {values.dtype} of shape {values.shape}")
         except Exception as error:  # NumPy and zipfile let many kinds out where a file is damaged.

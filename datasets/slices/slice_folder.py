@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from datasets.labels import NO_MASK, LabelMap, resize_labels
 from datasets.raw import LAYOUTS, OWN_LABELS, open_layout
 from datasets.raw.intensities import level_counts
+from datasets.slices.arrays import read_arrays
 from datasets.slices.manifest import MANIFEST, Manifest
 from datasets.splits import Split, load_split, split_root
 from datasets.window import percentile_window, stored_window
@@ -232,8 +233,7 @@ class SliceFolder:
     def _load(self, name: str, *arrays: str) -> list[NDArray[Any]]:
         path = self.folder / name
         try:
-            with np.load(path, allow_pickle=False) as content:
-                return [_checked(content[array], array) for array in arrays]
+            return [_checked(content, name) for name, content in zip(arrays, read_arrays(path, arrays), strict=True)]
         except FileNotFoundError:
             raise UserError(f"{path}: is missing; cut the slices again") from None
         except Exception as error:  # NumPy and zipfile let many kinds out where a file is damaged.
