@@ -112,9 +112,15 @@ def cases_to_score(
 
     names: of the cases, in place of those that the options name; text: beside the bar; choose: which of them.
     """
-    names = names or named_cases(options)
-    cases = open_cases(segmenter, options, of_list, reading)(names, choose)
-    return progress(cases, text, total=len(names) or None, unit="case")
+
+    def counted(files: Mapping[str, Sequence[Path]]) -> Sequence[str]:
+        chosen = choose(files)
+        bar.total = len(chosen)
+        return chosen
+
+    cases = open_cases(segmenter, options, of_list, reading)(names or named_cases(options), counted)
+    bar = progress(cases, text, unit="case")
+    return bar
 
 
 def named_cases(options: CaseOptions) -> Sequence[str]:
