@@ -65,9 +65,10 @@ def deterministic() -> Iterator[None]:
 class Precision:
     """Autocast and loss scaling as one choice: off, bf16, or fp16 with a gradient scaler."""
 
-    def __init__(self, name: str, device: torch.device) -> None:
+    def __init__(self, name: str, device: torch.device, network: SegmentationNetwork | None = None) -> None:
+        """network: that trains in it; `auto` is what it trains fastest in."""
         if name == "auto":
-            name = _fastest(device)
+            name = _fastest(device, network)
         if name == "fp16" and device.type != "cuda":
             raise UserError("--amp fp16 needs a CUDA device; use --amp bf16 or --amp off")
         if name == "bf16" and device.type == "cpu" and platform.machine() in X86 and not has_fast_bf16():
@@ -88,10 +89,11 @@ class Precision:
         return network.memory_format
 
 
-def _fastest(device: torch.device) -> str:
+def _fastest(device: torch.device, network: SegmentationNetwork | None) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if device.type == "cpu" and has_fast_bf16() else "off"
+    slower = network is not None and network.slower_in_bf16
+    return "bf16" if device.type == "cpu" and has_fast_bf16() and not slower else "off"
 
 
 def has_fast_bf16() -> bool:

@@ -124,7 +124,7 @@ class TrainingOptions:
         metavar="imagenet|FILE|CKPT|teacher",
     )
     amp: Literal["auto", "off", "bf16", "fp16"] = option(
-        "auto", "mixed precision; auto: where the processor has fast instructions for it"
+        "auto", "mixed precision; auto: where the processor has fast instructions for it, and the network gains by them"
     )
     workers: NonNegativeInt | None = option(
         None, "processes that load slices (default: by the number of cores)", identity=False

@@ -14,6 +14,8 @@ class Encoder(nn.Module):
 
     channels: tuple[int, ...]
     strides: tuple[int, ...] = STRIDES
+    slower_in_bf16 = False
+    """Of networks that it is the encoder of (`networks.contract`)."""
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """e1..e5 of an image [B, 1, H, W]."""

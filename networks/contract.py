@@ -93,6 +93,8 @@ class SegmentationNetwork(nn.Module):
     decoder_strides: tuple[int, ...] = ()
     block: int = 0
     """Of `Channels`."""
+    slower_in_bf16 = False
+    """Whether a CPU with instructions for bf16 trains it faster without, as networks of depthwise convolutions."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()

@@ -138,6 +138,7 @@ class MALUNet(SegmentationNetwork):
 
     encoder_channels = (8, 16, 24, 32, 64)
     decoder_channels = (32, 24, 16, 8)
+    slower_in_bf16 = True
 
     def __init__(self, classes: int, pretrained: bool | Path = False) -> None:
         refuse_imagenet(pretrained, "malunet", instead="mobilenet_v2")

@@ -27,6 +27,7 @@ class MobileNetV2Encoder(Encoder):
 
     channels = (16, 24, 32, 96, 320)
     last_layers = (1, 3, 6, 13, 17)
+    slower_in_bf16 = True
 
     def __init__(self, pretrained: bool | Path = False) -> None:
         super().__init__()

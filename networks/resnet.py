@@ -79,6 +79,7 @@ class EncoderSegmenter(SegmentationNetwork):
         super().__init__(classes)
         self.encoder = encoder
         self.encoder_channels, self.encoder_strides = encoder.channels, encoder.strides
+        self.slower_in_bf16 = encoder.slower_in_bf16
         self.head = nn.Conv2d(self.encoder_channels[-1], classes, kernel_size=1)
 
     def features(self, image: Tensor) -> Features:

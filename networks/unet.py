@@ -66,6 +66,7 @@ class UNet(SegmentationNetwork):
         super().__init__(classes)
         self.encoder = encoder
         self.encoder_channels, self.encoder_strides = encoder.channels, encoder.strides
+        self.slower_in_bf16 = encoder.slower_in_bf16
         self.decoder_channels = widths
         inputs = (encoder.channels[-1], *widths[:-1])
         self.blocks = nn.ModuleList(map(UpBlock, inputs, encoder.channels[3::-1], widths))

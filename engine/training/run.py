@@ -23,7 +23,7 @@ from datasets.slices.unlabelled import UnlabelledSlices, held_out_cases, unlabel
 from distillation import build_method
 from distillation.distiller import Distiller
 from distillation.task import SupervisedTask, TrainingTask
-from distillation.teacher import AnswersInBatch, Teacher
+from distillation.teacher import AnswersInBatch, NetworkTeacher, Teacher
 from engine.device import Precision, choose_device, choose_workers
 from engine.evaluation.decision import Decision
 from engine.options import DataOptions, DistillationOptions, RunOptions
@@ -166,7 +166,7 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_cont
     loader = TrainingLoader(dataset, batch_size, workers, per_batch, data.mixup, device, cache)
     loader.part, loader.parts = rank(), ranks()
     schedule = Schedule.from_options(training, loader.steps_per_epoch)
-    precision = Precision(training.amp, device)
+    precision = Precision(training.amp, device, segmenter.network)
     segmenter.network.to(memory_format=precision.layout(segmenter.network))
     validation = Validation(segmenter, slices, val_cases, training.batch_size, precision)
     of_answers = answers.contents_fingerprint(files) if answers and with_contents else None
@@ -264,6 +264,8 @@ def make_task(
     if options is None:
         return SupervisedTask(student.network)
     source = find_teacher(options, student, teacher, answers)
+    if teacher and run.training.amp == "auto" and isinstance(source, NetworkTeacher):
+        source.autocast = Precision("auto", teacher.device, source.network).autocast
     method = build_method(options.methods, student.network.channels, source.channels)
     recorder = (
         TermRecorder(run.folder / "terms.jsonl", options.record_terms, writes=rank() == 0)

@@ -7,6 +7,7 @@ import torch
 
 from engine import device
 from engine.device import Precision, has_fast_bf16
+from networks import build
 from networks.contract import SegmentationNetwork
 from utils.errors import UserError
 
@@ -30,6 +31,14 @@ def test_auto_asks_the_cpu_for_instructions(
     assert has_fast_bf16() == any(answers)
     assert Precision("auto", CPU).name == ("bf16" if any(answers) else "off")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("name", "auto"), [("malunet", "off"), ("unet_mbv2", "off"), ("resnet_18", "bf16")])
+def test_auto_knows_what_trains_faster_without_bf16(name: str, auto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, "x86_64", True, True)
+    network = build(name, 2)
+    assert Precision("auto", CPU, network).name == auto
+    assert Precision("bf16", CPU, network).name == "bf16"
 
 
 def test_a_version_without_the_probes_has_no_fast_bf16(monkeypatch: pytest.MonkeyPatch) -> None:

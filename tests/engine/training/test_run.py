@@ -15,6 +15,7 @@ import torch
 from datasets.frame import Frame
 from datasets.slices.slice_folder import SliceFolder
 from distillation import parse_methods
+from distillation.distiller import Distiller
 from distillation.specs import MethodSpec
 from engine.device import Precision
 from engine.evaluation.score import score_cases
@@ -91,6 +92,21 @@ def test_what_the_options_lead_to_is_printed(
     config = trainer.folder.config
     assert lines["fingerprint of slices"] == config["slices"] and config["amp"] == "auto"
     assert read_json(tmp_path / "config.json").items() >= config.items()
+
+
+@pytest.mark.parametrize(("amp", "of_teacher"), [("auto", torch.bfloat16), ("off", torch.float32)])
+def test_a_teacher_answers_in_bf16_that_its_student_is_slower_in(
+    amp: str, of_teacher: torch.dtype, slices: SliceFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.device.has_fast_bf16", lambda: True)
+    distillation = DistillationOptions(Path("teacher.ckpt"), methods=parse_methods(["kd"]))
+    run = replace(options(slices, tmp_path, "malunet", amp=amp), distillation=distillation)
+    trainer = make_trainer(run, new_teacher(slices))
+    batch, task = next(iter(trainer.loader)), trainer.task
+    assert isinstance(task, Distiller)
+    with trainer.precision.autocast():
+        found = task.teacher.features(batch).encoder[4].dtype, task.network.features(batch.image).encoder[4].dtype
+    assert found == (of_teacher, torch.float32)
 
 
 def test_where_and_how_fast_are_no_part_of_a_run_s_identity(slices: SliceFolder, tmp_path: Path) -> None:
