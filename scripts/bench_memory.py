@@ -3,8 +3,8 @@
     python scripts/bench_memory.py                                        # RAUNet to ResNet-18, HLFD
     python scripts/bench_memory.py --smodel malunet --kd hlfd cwd --size 128 --batch_size 8 --amp bf16
 
-The two ways take turns; before each timed step comes one that is not, in which memory is found. Printed are medians,
-and how many pages the system had to hand out and to zero in a step.
+The two ways take turns; before each timed step comes one that is not, in which memory is found. Printed are medians:
+milliseconds by the clock, of all cores together and of these in the system, and how many pages that had to zero.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from __future__ import annotations
 import resource
 import tempfile
 import time
-from dataclasses import dataclass
+from operator import sub
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import _root  # noqa: F401
 from bench_step import StepOptions, make_steps
@@ -26,12 +27,13 @@ from utils.options import Parser
 WAYS = {"given back": False, "kept": True}
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Of one step."""
+class Measured(NamedTuple):
+    """Of one step: by the clock, of all cores together, of these in the system, and pages handed out."""
 
     seconds: float
-    pages: int
+    of_cores: float
+    of_system: float
+    pages: float
 
 
 def main() -> None:
@@ -49,22 +51,21 @@ def main() -> None:
             keep_freed_memory(kept)
             for name, step in steps.items():
                 step()
-                pages, started = minor_faults(), time.perf_counter()
+                before = so_far()
                 step()
-                seconds = time.perf_counter() - started
-                measured.setdefault((name, way), []).append(Measured(seconds, minor_faults() - pages))
-    first = next(iter(steps))
-    baselines = {way: median(each.seconds for each in measured[first, way]) for way in WAYS}
-    print(f"{'':30}{'freed memory':14}{'ms':>8}{'beside given back':>20}{'beside the first':>18}{'pages':>10}")
-    for (name, way), values in sorted(measured.items(), key=lambda item: [*steps].index(item[0][0])):
-        seconds, pages = median(each.seconds for each in values), median(each.pages for each in values)
-        given_back = median(each.seconds for each in measured[name, "given back"])
-        ratios = f"{seconds / given_back:20.2f}{seconds / baselines[way]:18.2f}"
-        print(f"{name:30}{way:14}{1000 * seconds:8.0f}{ratios}{pages:10.0f}")
+                measured.setdefault((name, way), []).append(Measured(*map(sub, so_far(), before)))
+    print(f"{'':30}{'freed memory':14}{'ms':>8}{'of cores':>10}{'of system':>11}{'pages':>8}")
+    for name in steps:
+        for way in WAYS:
+            middle = Measured(*map(median, zip(*measured[name, way], strict=True)))
+            ms = f"{1000 * middle.seconds:8.0f}{1000 * middle.of_cores:10.0f}{1000 * middle.of_system:11.0f}"
+            print(f"{name:30}{way:14}{ms}{middle.pages:8.0f}")
 
 
-def minor_faults() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def so_far() -> Measured:
+    """Of this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return Measured(time.perf_counter(), used.ru_utime + used.ru_stime, used.ru_stime, used.ru_minflt)
 
 
 if __name__ == "__main__":
