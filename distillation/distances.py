@@ -45,9 +45,11 @@ def attention_distance(student: Tensor, teacher: Tensor, size: Sequence[int]) ->
 def channel_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)) over channels, mean over batch and pixels.
 
-    student, teacher: [B, C, H, W] of one shape; equal maps give exactly 0. G. Hinton, O. Vinyals, J. Dean:
-    Distilling the Knowledge in a Neural Network, 2015 (arXiv 1503.02531).
+    student, teacher: [B, C, H, W] of one shape, else ValueError; equal maps give exactly 0. No gradient comes to the
+    teacher's. G. Hinton, O. Vinyals, J. Dean: Distilling the Knowledge in a Neural Network, 2015 (arXiv 1503.02531).
     """
+    if student.shape != teacher.shape:
+        raise ValueError(f"maps of {tuple(student.shape)} and {tuple(teacher.shape)} have no divergence")
     divergence: Tensor = _ChannelKL.apply(student, teacher, temperature)
     return temperature**2 * divergence
 
@@ -61,11 +63,13 @@ class _ChannelKL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         gradient, total = torch.empty_like(student), student.new_zeros(())
-        for sample in range(len(student)) if student.device.type == "cpu" else [...]:
-            log_p, log_q = (F.log_softmax(scores[sample] / temperature, dim=-3) for scores in (student, teacher))
+        at_once = 1 if student.device.type == "cpu" else len(student)
+        parts = (each.split(at_once) for each in (student, teacher, gradient))
+        for student_part, teacher_part, gradient_part in zip(*parts, strict=True):
+            log_p, log_q = (F.log_softmax(scores / temperature, dim=1) for scores in (student_part, teacher_part))
             q = log_q.exp()
             total += (log_q - log_p).mul_(q).sum()
-            torch.sub(log_p.exp_(), q, out=gradient[sample])
+            torch.sub(log_p.exp_(), q, out=gradient_part)
         places = student.numel() / student.shape[1]
         ctx.save_for_backward(gradient)
         ctx.factor = 1 / (temperature * places)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from typing import overload
 
@@ -42,10 +43,12 @@ class Distiller(TrainingTask):
         schedule: str = "constant",
         balance: float = 0.0,
         observe: Observer | None = None,
+        answer_in: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """schedule: one of `SCHEDULES`; balance: the share of `GradientBalance`, 0 leaves the terms as they are.
 
-        observe is called in every training step with its number, the terms and the student. UserError if the two
+        observe is called in every training step with its number, the terms and the student; in a step the teacher
+        answers in the context `answer_in`, such as an autocast that the student is not in. UserError if the two
         networks' classes differ, and if the student is volumetric.
         """
         super().__init__(student)
@@ -61,6 +64,7 @@ class Distiller(TrainingTask):
         self.schedule = schedule
         self.balance = GradientBalance(balance) if balance else None
         self.observe = observe
+        self.answer_in = answer_in
         self.gradient_share = GradientShare()
         self.step, self.steps, self.strength = 0, 0, SCHEDULES[schedule](0.0)
 
@@ -71,7 +75,9 @@ class Distiller(TrainingTask):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """{term: weighted scalar, ..., "loss": their sum}; autocast reaches the networks, not the losses."""
         with own_draws(batch):
-            teacher = in_float32(self.teacher.features(batch), self.teacher.channels.has_decoder, batch.parts)
+            with self.answer_in():
+                answer = self.teacher.features(batch)
+            teacher = in_float32(answer, self.teacher.channels.has_decoder, batch.parts)
             student = in_float32(self.network.features(batch.image), self.network.channels.has_decoder, batch.parts)
         batch = whole_batch(batch)
         with torch.autocast(student.logits.device.type, enabled=False):
@@ -122,6 +128,7 @@ def in_float32(features: Features, has_decoder: bool, parts: Sequence[int] = ())
     converted when it is first asked for: most methods take few.
     """
 
+    @torch.enable_grad()  # Whoever asks for it first may not want a gradient, and others may.
     def converted(maps: Tensor) -> Tensor:
         return gather(maps.float(), parts)
 

@@ -59,7 +59,7 @@ class _AtOwnSize(torch.autograd.Function):
         for sample, rows in _pieces(maps):
             x = maps[sample, :, rows] / units[sample]
             cube = torch.mul(x.square(), x, out=of_maps[sample, :, rows])
-            cube.mul_(4 * gradient[sample, None, rows] / units[sample])
+            cube.mul_(4 * gradient[sample, None, rows]).div_(units[sample])
         return of_maps, None
 
 

@@ -46,7 +46,10 @@ class Method(nn.Module):
             setattr(self, name, value)
 
     def forward(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
-        """Terms of the loss, each a scalar with its weight already in it."""
+        """Terms of the loss, each a scalar with its weight already in it.
+
+        A stage is converted, and gathered from all ranks, when it is first taken: which are, must be the same on each.
+        """
         raise NotImplementedError
 
     def equation(self) -> str:

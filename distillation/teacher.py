@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -53,8 +51,6 @@ class NetworkTeacher:
 
     def __init__(self, network: SegmentationNetwork) -> None:
         self.network = network.eval().requires_grad_(False)
-        self.autocast: Callable[[], AbstractContextManager[None]] = nullcontext
-        """What it answers in, within that of the training step."""
 
     @property
     def channels(self) -> Channels:
@@ -62,7 +58,7 @@ class NetworkTeacher:
 
     def features(self, batch: Batch) -> Features:
         # Not inference_mode, whose tensors some losses cannot save for the backward pass.
-        with torch.no_grad(), self.autocast():
+        with torch.no_grad():
             return self.network.features(batch.image)
 
 
@@ -76,7 +72,7 @@ class VolumeTeacher(NetworkTeacher):
     def features(self, batch: Batch) -> Features:
         if batch.block is None:
             raise ValueError("a volumetric teacher needs the slices around each image")
-        with torch.no_grad(), self.autocast():
+        with torch.no_grad():
             whole = self.network.features(batch.block.unsqueeze(1))
         place = middle(batch.block.shape[1])
         *stages, logits = (

@@ -94,7 +94,7 @@ class SegmentationNetwork(nn.Module):
     block: int = 0
     """Of `Channels`."""
     slower_in_bf16 = False
-    """Whether a CPU with instructions for bf16 trains it faster without, as networks of depthwise convolutions."""
+    """Whether a CPU with instructions for bf16 trains it faster without, as `scripts/bench_amp.py` measures."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()

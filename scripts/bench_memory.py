@@ -20,11 +20,11 @@ from typing import NamedTuple
 import _root  # noqa: F401
 from bench_step import StepOptions, make_steps
 
-from utils.allocation import keep_freed_memory
+from utils.allocation import give_back_freed_memory, keep_freed_memory
 from utils.errors import UserError, run
 from utils.options import Parser
 
-WAYS = {"given back": False, "kept": True}
+WAYS = {"given back": give_back_freed_memory, "kept": keep_freed_memory}
 
 
 class Measured(NamedTuple):
@@ -47,8 +47,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         steps = make_steps(options, Path(folder), choose_device("cpu"))
     for _ in range(options.repeats):
-        for way, kept in WAYS.items():
-            keep_freed_memory(kept)
+        for way, say in WAYS.items():
+            say()
             for name, step in steps.items():
                 step()
                 before = so_far()

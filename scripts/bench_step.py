@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import _root  # noqa: F401
 
 from distillation import METHODS
+from utils.allocation import freed_memory_kept
 from utils.errors import run
 from utils.numbers import PositiveInt, int_from
 from utils.options import Parser, option
@@ -54,7 +55,8 @@ def main() -> None:
     device = choose_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         steps = make_steps(options, Path(folder), device)
-    costs = measure_in_turns(steps, options.repeats, device)
+    with freed_memory_kept(device.type == "cpu"):
+        costs = measure_in_turns(steps, options.repeats, device)
     ratios = {name: cost.median / costs[BASELINE].median for name, cost in costs.items()}
     for name, cost in costs.items():
         memory = f"{max(cost.gigabytes):9.2f} GB" if max(cost.gigabytes) else ""

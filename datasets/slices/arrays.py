@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import struct
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +19,8 @@ try:
 except ImportError:
     from zlib import crc32
 
+ENCRYPTED = 1
+"""Of a member's flags."""
 LENGTHS = 26
 """Where a member's header says how long its name and its further fields are, which end that header."""
 LONGEST_START = 10 + 0xFFFF
@@ -24,23 +28,36 @@ LONGEST_START = 10 + 0xFFFF
 
 
 def read_arrays(path: Path, names: tuple[str, ...]) -> list[NDArray[Any]]:
-    """OSError, KeyError, ValueError or one of zipfile's for a file that cannot be opened, or is damaged."""
+    """OSError, KeyError, ValueError or one of zipfile's errors for a file that cannot be opened, or is damaged."""
     with path.open("rb") as file, ZipFile(file) as archive:
         return [_read(file, archive, archive.getinfo(f"{name}.npy")) for name in names]
 
 
 def _read(file: BinaryIO, archive: ZipFile, member: ZipInfo) -> NDArray[Any]:
-    if member.compress_type == ZIP_STORED:
-        file.seek(member.header_offset + LENGTHS)
-        file.seek(sum(struct.unpack("<HH", file.read(4))), 1)
-        content = np.fromfile(file, np.uint8, member.file_size)
-        if crc32(content) != member.CRC:
-            raise ValueError(f"{member.filename}: its checksum is wrong")
-        start = BytesIO(content[:LONGEST_START].tobytes())
-        if npy.read_magic(start) == (1, 0):
-            shape, transposed, dtype = npy.read_array_header_1_0(start)
-            if not (transposed or dtype.hasobject):
-                return content[start.tell() :].view(dtype).reshape(shape)
-    with archive.open(member) as stream:
-        array: NDArray[Any] = npy.read_array(stream)
+    plain = member.compress_type == ZIP_STORED and not member.flag_bits & ENCRYPTED
+    array = _read_plain(file, member) if plain else None
+    if array is None:
+        with archive.open(member) as stream:
+            array = npy.read_array(stream)
     return array
+
+
+def _read_plain(file: BinaryIO, member: ZipInfo) -> NDArray[Any] | None:
+    """None for what is rare: another version, Fortran's order, objects, a file that is shorter than it should be."""
+    file.seek(member.header_offset + LENGTHS)
+    lengths = file.read(4)
+    start = file.tell() + sum(struct.unpack("<HH", lengths)) if len(lengths) == 4 else 0
+    if not 0 < start <= os.fstat(file.fileno()).st_size - member.file_size:
+        return None
+    file.seek(start)
+    content = np.fromfile(file, np.uint8, member.file_size)
+    if crc32(content) != member.CRC:
+        raise ValueError(f"{member.filename}: its checksum is wrong")
+    description = BytesIO(content[:LONGEST_START].tobytes())
+    if npy.read_magic(description) != (1, 0):
+        return None
+    shape, transposed, dtype = npy.read_array_header_1_0(description)
+    values = content[description.tell() :]
+    if transposed or dtype.hasobject or len(values) != math.prod(shape) * dtype.itemsize:
+        return None
+    return np.require(values.view(dtype).reshape(shape), requirements="A")

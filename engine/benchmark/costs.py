@@ -22,6 +22,7 @@ from engine.segmenter import Segmenter
 from engine.training.run import new_segmenter
 from engine.training.timed_step import TimedStep
 from networks import build
+from utils.allocation import freed_memory_kept
 from utils.errors import UserError
 from utils.files import make_folder, read_json, write_json
 
@@ -133,7 +134,7 @@ def measure_networks(fold: Fold, students: Sequence[str], costs: Costs) -> None:
 def measure_steps(fold: Fold, student: str, rows: Sequence[Row], costs: Costs) -> dict[str, dict[str, float]]:
     """Row -> what its step costs; saved after each, for they take a while. Rows that fail are left out."""
     steps: dict[str, dict[str, Any]] = costs["steps"].setdefault(student, {})
-    conditions = step_conditions(fold)
+    conditions = step_conditions(fold, student)
     for row in {row.step: replace(row, name=row.step) for row in [Row(UNDISTILLED), *rows]}.values():
         before = steps.pop(row.name, {})
         if _measured_under(before, conditions):
@@ -158,14 +159,14 @@ def cost_on_slices(segmenter: Segmenter, slices: SliceFolder) -> dict[str, Any]:
     return {**network_cost(segmenter), "slices_per_second": speed}
 
 
-def step_conditions(fold: Fold) -> dict[str, Any]:
-    """What a step's time depends on besides student and row."""
+def step_conditions(fold: Fold, student: str) -> dict[str, Any]:
+    """What the time of a student's step depends on besides its row."""
     training = fold.training
     device = choose_device(training.device)
     conditions = {
         "processor": environment(device)["processor"],
         "batch_size": training.batch_size,
-        "amp": Precision(training.amp, device).name,
+        "amp": Precision(training.amp, device, build(student, classes=2)).name,
     }
     return conditions | ({"threads": torch.get_num_threads()} if device.type == "cpu" else {})
 
@@ -188,7 +189,8 @@ def time_step(fold: Fold, student: str, row: Row) -> dict[str, float]:
             kinds: dict[str, Callable[[], None]] = dict(steps)
             if row.balance:
                 kinds["measuring"] = step.measure_balance
-            costs = measure_in_turns(kinds, TURNS, device)
+            with freed_memory_kept(device.type == "cpu"):  # As in training.
+                costs = measure_in_turns(kinds, TURNS, device)
             seconds = {name: cost.median for name, cost in costs.items()}
             if row.balance:
                 seconds[row.name] += (seconds["measuring"] - seconds[row.name]) / EVERY

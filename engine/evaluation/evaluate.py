@@ -118,8 +118,11 @@ def cases_to_score(
         bar.total = len(chosen)
         return chosen
 
-    cases = open_cases(segmenter, options, of_list, reading)(names or named_cases(options), counted)
-    bar = progress(cases, text, unit="case")
+    def one_by_one() -> Iterator[LabelledCase]:
+        yield from read(names, counted)
+
+    names, read = names or named_cases(options), open_cases(segmenter, options, of_list, reading)
+    bar = progress(one_by_one(), text, unit="case")
     return bar
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -23,7 +24,7 @@ from datasets.slices.unlabelled import UnlabelledSlices, held_out_cases, unlabel
 from distillation import build_method
 from distillation.distiller import Distiller
 from distillation.task import SupervisedTask, TrainingTask
-from distillation.teacher import AnswersInBatch, NetworkTeacher, Teacher
+from distillation.teacher import AnswersInBatch, Teacher
 from engine.device import Precision, choose_device, choose_workers
 from engine.evaluation.decision import Decision
 from engine.options import DataOptions, DistillationOptions, RunOptions
@@ -42,7 +43,6 @@ from engine.training.trainer import Trainer
 from engine.training.validation import Validation
 from networks import see_blocks
 from utils.across import gather_text, rank, ranks
-from utils.allocation import keep_freed_memory
 from utils.errors import UserError
 from utils.files import write_json
 from utils.fingerprint import fingerprint, fingerprint_weights
@@ -139,8 +139,6 @@ def make_trainer(run: RunOptions, teacher: Segmenter | None = None, *, with_cont
     if training.resume and not begun:
         print_note(f"{run.folder} holds nothing to resume, so training starts at its first step")
     device = choose_device(training.device)
-    if device.type == "cpu":
-        keep_freed_memory()
     slices = open_slices(data.train_data_path, str(data.dataset), str(data.task), "train", data.splits)
     data = replace(data, task=slices.label_map.name)  # in the spelling of the data
     names, val_cases = cases_for_training(slices, data.val_fraction, training.seed)
@@ -264,15 +262,16 @@ def make_task(
     if options is None:
         return SupervisedTask(student.network)
     source = find_teacher(options, student, teacher, answers)
-    if teacher and run.training.amp == "auto" and isinstance(source, NetworkTeacher):
-        source.autocast = Precision("auto", teacher.device, source.network).autocast
     method = build_method(options.methods, student.network.channels, source.channels)
     recorder = (
         TermRecorder(run.folder / "terms.jsonl", options.record_terms, writes=rank() == 0)
         if options.record_terms
         else None
     )
-    return Distiller(student.network, source, method, options.kd_schedule, options.balance, recorder)
+    amp, device = run.training.amp, choose_device(run.training.device)
+    of_teacher, of_student = Precision(amp, device), Precision(amp, device, student.network)
+    answer_in = nullcontext if of_teacher.name == of_student.name else of_teacher.autocast
+    return Distiller(student.network, source, method, options.kd_schedule, options.balance, recorder, answer_in)
 
 
 def find_teacher(

@@ -9,6 +9,7 @@ import torch
 
 from distillation.distiller import Distiller
 from engine.cost import LiveBytes, blank
+from engine.device import Precision
 from engine.options import DistillationOptions, RunOptions
 from engine.segmenter import Segmenter
 from engine.training.run import make_trainer
@@ -61,9 +62,10 @@ def steps_beside_baseline(
     """
     plain = TimedStep(run)
     images = blank(teacher.network, size, run.training.batch_size)
+    answers_in = Precision(run.training.amp, plain.device)
 
     def baseline() -> None:
-        with torch.no_grad(), plain.trainer.precision.autocast():
+        with torch.no_grad(), answers_in.autocast():
             teacher.network(images)
         plain()
 

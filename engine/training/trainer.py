@@ -31,6 +31,7 @@ from engine.training.schedule import Schedule
 from engine.training.validation import Validation
 from engine.training.validation_loss import ValidationLoss
 from utils.across import ranks, share_step, take_from_first
+from utils.allocation import freed_memory_kept
 from utils.batch import Batch
 from utils.checkpoint import shorten
 from utils.errors import UserError
@@ -127,7 +128,8 @@ class Trainer:
         take_from_first(self.task)
         self.task.train()
         log = event_log(self.folder.log, state.step) if self.folder.writes else nullcontext()
-        with log as events, stop_between_steps(self.interruption):
+        kept = freed_memory_kept(self.precision.device.type == "cpu")
+        with log as events, kept, stop_between_steps(self.interruption):
             batches = self.loader.between(state.step, schedule.steps)
             bar = progress(batches, "training", total=schedule.steps, initial=state.step, unit="step")
             try:

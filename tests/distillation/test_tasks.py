@@ -7,7 +7,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from distillation.distiller import SCHEDULES, Distiller, with_teachers_masks
+from distillation.distiller import SCHEDULES, Distiller, in_float32, with_teachers_masks
 from distillation.method import Method
 from distillation.task import SupervisedTask
 from distillation.teacher import NetworkTeacher
@@ -163,3 +163,27 @@ def test_slices_without_a_mask_get_the_teachers() -> None:
 def test_tiny_teachers_are_frozen() -> None:
     network = teacher_network(tiny_distiller("kd", "unequal"))
     assert not any(parameter.requires_grad for parameter in network.parameters()) and not network.training
+
+
+def test_a_stage_that_is_first_taken_without_gradients_still_has_one() -> None:
+    maps = torch.ones(1, 2, 3, 3, dtype=torch.bfloat16, requires_grad=True)
+    features = in_float32(Features([maps] * 5, [maps] * 4, maps), True)
+    with torch.no_grad():
+        assert features.stage("e3").dtype == torch.float32
+    features.stage("e3").sum().backward()
+    assert maps.grad is not None and maps.grad.any()
+
+
+def test_only_stages_that_are_taken_are_converted() -> None:
+    taken: list[str] = []
+
+    class Maps(torch.Tensor):
+        def float(self) -> torch.Tensor:
+            taken.append(str(int(self.flatten()[0])))
+            return super().float().as_subclass(torch.Tensor)
+
+    stages = [torch.full((1, 1, 2, 2), float(i)).as_subclass(Maps) for i in range(10)]
+    features = in_float32(Features(stages[:5], stages[5:9], stages[9]), True)
+    assert features.stage("e2") is features.stage("e2") and features.decoder[1:3][0] is features.stage("d4")
+    assert sorted(taken) == ["1", "6", "9"]
+    assert [int(maps.flatten()[0]) for maps in features.encoder] == [0, 1, 2, 3, 4]

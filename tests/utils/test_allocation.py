@@ -12,12 +12,14 @@ import pytest
 PROGRAM = """
 import resource, sys
 import torch
-from utils.allocation import keep_freed_memory
+from utils.allocation import give_back_freed_memory, keep_freed_memory
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
-said = keep_freed_memory(sys.argv[1] == "keep")
+said = keep_freed_memory()
+if sys.argv[1] == "give back":
+    give_back_freed_memory()
 for turn in range(20):
     if turn == 10:  # It has found its place.
         before = faults()
@@ -44,4 +46,4 @@ def test_a_block_that_was_freed_is_used_again() -> None:
 def test_what_the_user_said_stays() -> None:
     said, faults = said_and_faults("keep", MALLOC_TRIM_THRESHOLD_="131072")
     assert said == "False"
-    assert faults > 0
+    assert faults > 1000

@@ -22,8 +22,8 @@ def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
     """A training in fp16 has its scaler, which a CPU otherwise refuses."""
     of_precision = Precision.__init__
 
-    def start(self: Precision, name: str, device: torch.device) -> None:
-        of_precision(self, "off" if name == "fp16" else name, device)
+    def start(self: Precision, name: str, device: torch.device, *others: Any) -> None:
+        of_precision(self, "off" if name == "fp16" else name, device, *others)
         self.name = name
         self.scaler = torch.amp.GradScaler("cpu", init_scale=4.0, enabled=name == "fp16")
 
