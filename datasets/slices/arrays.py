@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import struct
-from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
@@ -23,8 +24,11 @@ ENCRYPTED = 1
 """Of a member's flags."""
 LENGTHS = 26
 """Where a member's header says how long its name and its further fields are, which end that header."""
-LONGEST_START = 10 + 0xFFFF
-"""Bytes of an array's description in the first version of its format, which nearly all arrays are written in."""
+MAGIC = b"\x93NUMPY\x01\x00"
+DESCRIPTION = re.compile(r"{'descr': '([<>|][biuf]\d+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), } *\n")
+"""What NumPy writes before an array of numbers. It reads that as Python, in which some versions of CPython fail now and
+then when several threads do so at once."""
+ONE_THREAD = Lock()
 
 
 def read_arrays(path: Path, names: tuple[str, ...]) -> list[NDArray[Any]]:
@@ -37,13 +41,13 @@ def _read(file: BinaryIO, archive: ZipFile, member: ZipInfo) -> NDArray[Any]:
     plain = member.compress_type == ZIP_STORED and not member.flag_bits & ENCRYPTED
     array = _read_plain(file, member) if plain else None
     if array is None:
-        with archive.open(member) as stream:
+        with ONE_THREAD, archive.open(member) as stream:
             array = npy.read_array(stream)
     return array
 
 
 def _read_plain(file: BinaryIO, member: ZipInfo) -> NDArray[Any] | None:
-    """None for what is rare: another version, Fortran's order, objects, a file that is shorter than it should be."""
+    """None for what is rare: Fortran's order, fields or objects, a file that is shorter than it should be."""
     file.seek(member.header_offset + LENGTHS)
     lengths = file.read(4)
     start = file.tell() + sum(struct.unpack("<HH", lengths)) if len(lengths) == 4 else 0
@@ -53,11 +57,12 @@ def _read_plain(file: BinaryIO, member: ZipInfo) -> NDArray[Any] | None:
     content = np.fromfile(file, np.uint8, member.file_size)
     if crc32(content) != member.CRC:
         raise ValueError(f"{member.filename}: its checksum is wrong")
-    description = BytesIO(content[:LONGEST_START].tobytes())
-    if npy.read_magic(description) != (1, 0):
+    begin = len(MAGIC) + 2
+    end = begin + int.from_bytes(content[len(MAGIC) : begin].tobytes(), "little")
+    described = DESCRIPTION.fullmatch(content[begin:end].tobytes().decode("latin-1"))
+    if content[: len(MAGIC)].tobytes() != MAGIC or described is None:
         return None
-    shape, transposed, dtype = npy.read_array_header_1_0(description)
-    values = content[description.tell() :]
-    if transposed or dtype.hasobject or len(values) != math.prod(shape) * dtype.itemsize:
+    dtype, shape = np.dtype(described[1]), [int(side) for side in described[2].split(",") if side.strip()]
+    if len(content) - end != math.prod(shape) * dtype.itemsize:
         return None
-    return np.require(values.view(dtype).reshape(shape), requirements="A")
+    return np.require(content[end:].view(dtype).reshape(shape), requirements="A")

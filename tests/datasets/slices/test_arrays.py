@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -59,3 +60,12 @@ def test_missing_arrays_and_pickled_objects_are_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(BadZipFile):
         read_arrays(path, ("ct",))
+
+
+def test_several_threads_read_at_once(tmp_path: Path) -> None:
+    """NumPy's own reading now and then fails so in CPython 3.11."""
+    path = tmp_path / "a.npz"
+    np.savez(path, ct=ARRAYS["slice"], mask=ARRAYS["fields"])
+    with ThreadPoolExecutor(8) as threads:
+        read = list(threads.map(lambda _: read_arrays(path, ("ct", "mask")), range(2000)))
+    assert all((ct == ARRAYS["slice"]).all() and (mask == ARRAYS["fields"]).all() for ct, mask in read)
