@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
 import torch
@@ -87,6 +87,14 @@ class Precision:
         if network.block and self.name == "bf16" and self.device.type == "cpu":
             return torch.contiguous_format
         return network.memory_format
+
+
+def answering(
+    amp: str, device: torch.device, student: SegmentationNetwork
+) -> Callable[[], AbstractContextManager[None]]:
+    """What a teacher answers in, within the autocast of the student's step: its own, where that is another."""
+    of_teacher, of_student = Precision(amp, device), Precision(amp, device, student)
+    return nullcontext if of_teacher.name == of_student.name else of_teacher.autocast
 
 
 def _fastest(device: torch.device, network: SegmentationNetwork | None) -> str:

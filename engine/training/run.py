@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -25,7 +24,7 @@ from distillation import build_method
 from distillation.distiller import Distiller
 from distillation.task import SupervisedTask, TrainingTask
 from distillation.teacher import AnswersInBatch, Teacher
-from engine.device import Precision, choose_device, choose_workers
+from engine.device import Precision, answering, choose_device, choose_workers
 from engine.evaluation.decision import Decision
 from engine.options import DataOptions, DistillationOptions, RunOptions
 from engine.provenance import write_run_file
@@ -268,9 +267,7 @@ def make_task(
         if options.record_terms
         else None
     )
-    amp, device = run.training.amp, choose_device(run.training.device)
-    of_teacher, of_student = Precision(amp, device), Precision(amp, device, student.network)
-    answer_in = nullcontext if of_teacher.name == of_student.name else of_teacher.autocast
+    answer_in = answering(run.training.amp, choose_device(run.training.device), student.network)
     return Distiller(student.network, source, method, options.kd_schedule, options.balance, recorder, answer_in)
 
 

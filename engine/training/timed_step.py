@@ -9,7 +9,7 @@ import torch
 
 from distillation.distiller import Distiller
 from engine.cost import LiveBytes, blank
-from engine.device import Precision
+from engine.device import answering
 from engine.options import DistillationOptions, RunOptions
 from engine.segmenter import Segmenter
 from engine.training.run import make_trainer
@@ -62,10 +62,11 @@ def steps_beside_baseline(
     """
     plain = TimedStep(run)
     images = blank(teacher.network, size, run.training.batch_size)
-    answers_in = Precision(run.training.amp, plain.device)
+    precision = plain.trainer.precision
+    answer_in = answering(run.training.amp, plain.device, plain.trainer.task.network)
 
     def baseline() -> None:
-        with torch.no_grad(), answers_in.autocast():
+        with torch.no_grad(), precision.autocast(), answer_in():
             teacher.network(images)
         plain()
 

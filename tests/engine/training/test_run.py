@@ -15,7 +15,6 @@ import torch
 from datasets.frame import Frame
 from datasets.slices.slice_folder import SliceFolder
 from distillation import parse_methods
-from distillation.distiller import in_float32
 from distillation.specs import MethodSpec
 from engine.device import Precision
 from engine.evaluation.score import score_cases
@@ -24,10 +23,8 @@ from engine.saved_segmenter import load_segmenter
 from engine.segmenter import Segmenter
 from engine.training.run import decide_data, make_trainer, new_segmenter, train
 from engine.training.term_recorder import read_records
-from engine.training.timed_step import TimedStep
 from engine.training.trainer import Trainer
 from networks import NETWORKS
-from networks.contract import Features
 from tests.small import SmallNetwork, equal_states, write_bare_archive
 from tests.training import stop_after
 from utils.errors import UserError
@@ -94,34 +91,6 @@ def test_what_the_options_lead_to_is_printed(
     config = trainer.folder.config
     assert lines["fingerprint of slices"] == config["slices"] and config["amp"] == "auto"
     assert read_json(tmp_path / "config.json").items() >= config.items()
-
-
-@pytest.mark.parametrize(("amp", "of_teacher"), [("auto", torch.bfloat16), ("off", torch.float32)])
-def test_a_teacher_answers_in_bf16_that_its_student_is_slower_in(
-    amp: str, of_teacher: torch.dtype, slices: SliceFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("engine.device.has_fast_bf16", lambda: True)
-    found: list[torch.dtype] = []
-
-    def noted(features: Features, *others: Any) -> Features:
-        found.append(features.encoder[4].dtype)
-        return in_float32(features, *others)
-
-    monkeypatch.setattr("distillation.distiller.in_float32", noted)
-    distillation = DistillationOptions(Path("teacher.ckpt"), methods=parse_methods(["kd"]))
-    run = replace(options(slices, tmp_path, "malunet", amp=amp), distillation=distillation)
-    TimedStep(run, new_teacher(slices))()
-    assert found == [of_teacher, torch.float32]
-
-
-@pytest.mark.parametrize("model", ["small", "malunet"])
-def test_what_comes_before_the_first_step_is_in_float32(
-    model: str, slices: SliceFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("engine.device.has_fast_bf16", lambda: True)
-    distillation = DistillationOptions(Path("teacher.ckpt"), methods=parse_methods(["ktaad"]))
-    run = replace(options(slices, tmp_path, model, amp="auto"), distillation=distillation)
-    TimedStep(run, new_teacher(slices))()
 
 
 def test_where_and_how_fast_are_no_part_of_a_run_s_identity(slices: SliceFolder, tmp_path: Path) -> None:
