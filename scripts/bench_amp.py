@@ -60,23 +60,11 @@ def main() -> None:
 def ways(network: SegmentationNetwork, options: AmpOptions) -> dict[str, Callable[[], object]]:
     """A training step in float32 and in bf16, then a forward pass in each."""
     import torch
+    from _noise_step import noise, step_on
 
-    from distillation.task import SupervisedTask
     from engine.device import Precision
-    from engine.training.trainer import make_optimizers
-    from utils.batch import Batch
 
-    task = SupervisedTask(network).train().to(memory_format=torch.channels_last)
-    (optimizer,) = make_optimizers(task, 1e-3)
-    image = torch.rand(options.batch_size, 1, options.size, options.size) * 2 - 1
-    batch = Batch(image, (image[:, 0] > 0).to(torch.uint8), ["noise"] * options.batch_size)
-
-    def step(precision: Precision) -> None:
-        optimizer.zero_grad()
-        with precision.autocast():
-            loss = task(batch)["loss"]
-        loss.backward()
-        optimizer.step()
+    image = noise(options.batch_size, options.size)
 
     def forward(precision: Precision) -> None:
         with torch.no_grad(), precision.autocast():
@@ -84,8 +72,8 @@ def ways(network: SegmentationNetwork, options: AmpOptions) -> dict[str, Callabl
 
     plain, half = (Precision(name, torch.device("cpu")) for name in ("off", "bf16"))
     return {
-        "step": lambda: step(plain),
-        "step in bf16": lambda: step(half),
+        "step": step_on(image, network, plain.autocast),
+        "step in bf16": step_on(image, network, half.autocast),
         "forward": lambda: forward(plain),
         "forward in bf16": lambda: forward(half),
     }

@@ -91,23 +91,13 @@ def start_worker(options: BenchOptions, choice: dict[str, str]) -> tuple[BasePro
 
 def work(connection: Connection, options: BenchOptions) -> None:
     import torch
+    from _noise_step import noise, step_on
 
-    from distillation.task import SupervisedTask
-    from engine.training.trainer import make_optimizers
     from networks import build
-    from utils.batch import Batch
 
     torch.set_num_threads(options.threads)
-    task = SupervisedTask(build(options.model, 2)).train().to(memory_format=torch.channels_last)
-    (optimizer,) = make_optimizers(task, 1e-3)
-    image = torch.rand(options.batch_size, 1, options.size, options.size) * 2 - 1
-    batch = Batch(image, (image[:, 0] > 0).to(torch.uint8), ["noise"] * options.batch_size)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        task(batch)["loss"].backward()
-        optimizer.step()
-
+    network = build(options.model, 2)
+    step = step_on(noise(options.batch_size, options.size), network)
     for _ in range(2):
         step()
     connection.send(0.0)
