@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from datasets.framed import Framed
-from utils.cores import usable_cores
 from utils.transfer import sent
 
 if TYPE_CHECKING:
     from datasets.loader import Item, SliceDataset
 
-THREADS = 8
-"""At most, that read slices: nothing of it holds Python's lock for long."""
 BYTES_PER_PIXEL = 3
 """int16 and uint8; BYTES_PER_ANSWER: float32, of each class."""
 BYTES_PER_ANSWER = 4
@@ -25,8 +22,11 @@ BYTES_PER_ANSWER = 4
 class SliceCache:
     """The slices of a dataset on a device, or in the host's memory. One that was not asked for was not read."""
 
-    def __init__(self, dataset: SliceDataset, device: torch.device) -> None:
-        """Takes `cache_bytes`, as the slices come. ValueError for a dataset that cannot be cached."""
+    def __init__(self, dataset: SliceDataset, device: torch.device, threads: int = 0) -> None:
+        """Takes `cache_bytes`, as the slices come. ValueError for a dataset that cannot be cached.
+
+        threads: that read slices; 0 reads them in the one that asks, which leaves all cores to those that compute.
+        """
         if not cache_bytes(dataset):
             raise ValueError("slices of this dataset differ in size, or carry what is not kept")
         self.dataset, self.device = dataset, device
@@ -36,7 +36,7 @@ class SliceCache:
         self.mask = torch.empty(count, side, side, dtype=torch.uint8, device=device)
         classes = answered_classes(dataset)
         self.answers = torch.empty(count, classes, side, side, device=device) if classes else None
-        self._threads = ThreadPoolExecutor(min(THREADS, usable_cores()))
+        self._map = ThreadPoolExecutor(threads).map if threads else map
         self.cases: dict[int, str] = {}
         """Of those that are here, by their places."""
 
@@ -44,7 +44,7 @@ class SliceCache:
         """What `SliceDataset.load` gives, on the cache's device."""
         places = [self._place(i) for _, i in items]
         missing = {place: item for place, item in zip(places, items, strict=True) if place not in self.cases}
-        list(self._threads.map(self._read, missing, missing.values()))  # The list raises what a thread raised.
+        list(self._map(self._read, missing, missing.values()))  # The list raises what a thread raised.
         chosen = sent(torch.tensor(places), self.device)
         values, maps, mask = (each.index_select(0, chosen) for each in (self.values, self.maps, self.mask))
         answers = None if self.answers is None else self.answers.index_select(0, chosen)

@@ -62,9 +62,9 @@ def main() -> None:
 
 def measure(options: LoaderOptions, slices: SliceFolder, device: torch.device) -> Iterator[tuple[str, float, float]]:
     """Each way, with the seconds by the clock and of all cores for one pass."""
-    from datasets.cache import SliceCache
     from datasets.frame import Frame
     from datasets.loader import SliceDataset, TrainingLoader
+    from engine.training.cache import make_cache
 
     def passes(loader: TrainingLoader) -> Callable[[int], None]:
         def one(epoch: int) -> None:
@@ -83,7 +83,8 @@ def measure(options: LoaderOptions, slices: SliceFolder, device: torch.device) -
         yield f"{augment}: from disk, one at a time", *timed(alone, options.repeats, device)
         loader = TrainingLoader(dataset, options.batch_size, options.workers, device=device)
         yield f"{augment}: from disk, in batches", *timed(passes(loader), options.repeats, device)
-        cache = SliceCache(dataset, device)
+        cache = make_cache("device", dataset, device)
+        assert cache is not None  # These slices are of one size.
         cached = TrainingLoader(dataset, options.batch_size, 0, device=device, cache=cache)
         yield f"{augment}: into memory, the first epoch", *timed(passes(cached), 1, device)
         yield f"{augment}: from memory, ready", *timed(passes(cached), options.repeats, device)

@@ -8,7 +8,6 @@ from dataclasses import replace
 import torch
 
 from datasets.augment import AUGMENTS
-from datasets.cache import SliceCache
 from datasets.loader import CPU, SliceDataset, TrainingLoader
 from distillation import METHODS, parse_method, suits
 from engine.device import Precision
@@ -18,6 +17,7 @@ from engine.export.options import ExportOptions, Int8Options
 from engine.gpu_check.setting import Row, Setting
 from engine.options import DistillationOptions
 from engine.segmenter import Segmenter
+from engine.training.cache import make_cache
 from engine.training.health import NotFinite
 from engine.training.run import make_trainer, new_segmenter
 from engine.training.timed_step import TimedStep
@@ -159,7 +159,7 @@ def cache(setting: Setting) -> list[Row]:
     for augment in AUGMENTS:
         dataset = SliceDataset(setting.slices, setting.slices.train, segmenter.frame, augment)
         disk = batches(TrainingLoader(dataset, 2, 0, device=setting.device))
-        kept = SliceCache(dataset, setting.device)
+        kept = make_cache("device", dataset, setting.device)
         cached = batches(TrainingLoader(dataset, 2, 0, device=setting.device, cache=kept))
         equal = same(disk, cached)
         found = "equal" if equal else "batches differ"

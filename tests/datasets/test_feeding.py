@@ -46,9 +46,11 @@ def without(folder: Path, slices: SliceFolder) -> UnlabelledSlices:
     return unlabelled_slices([folder / "without"], slices, slices.train, set())
 
 
-def drawn(dataset: SliceDataset, cached: bool, workers: int = 0, start: int = 0, **options: Any) -> list[Batch]:
+def drawn(
+    dataset: SliceDataset, cached: bool, workers: int = 0, start: int = 0, threads: int = 0, **options: Any
+) -> list[Batch]:
     """The batches of two epochs from a step on."""
-    cache = SliceCache(dataset, CPU) if cached else None
+    cache = SliceCache(dataset, CPU, threads) if cached else None
     loader = TrainingLoader(dataset, 5, workers, cache=cache, **options)
     return list(loader.between(start, 2 * loader.steps_per_epoch))
 
@@ -71,7 +73,7 @@ def test_with_workers_unlabelled_slices_mixup_and_from_any_step(slices: SliceFol
     options = {"unlabelled_per_batch": 3, "mixup_alpha": 0.4}
     cached = drawn(dataset, cached=True, **options)
     assert_equal(cached, drawn(dataset, cached=False, workers=2, **options))
-    assert_equal(cached[3:], drawn(dataset, cached=True, start=3, **options))
+    assert_equal(cached[3:], drawn(dataset, cached=True, start=3, threads=3, **options))
     assert all((batch.mask[-3:] == UNLABELLED).all() for batch in cached)
 
 
@@ -120,13 +122,14 @@ def test_windowing_comes_after_framing_as_it_would_before(frame: str, window: tu
     torch.testing.assert_close(windowed(values, maps)[0], expected, atol=tolerance, rtol=0)
 
 
+@pytest.mark.parametrize("threads", [0, 2])
 def test_a_cache_reads_each_slice_once_and_only_when_it_is_needed(
-    slices: SliceFolder, monkeypatch: pytest.MonkeyPatch
+    slices: SliceFolder, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     dataset = SliceDataset(slices, slices.train, FRAMES["cropped"])
     read, reading = [], slices.read
     monkeypatch.setattr(slices, "read", lambda name: read.append(name) or reading(name))
-    loader = TrainingLoader(dataset, 4, 0, cache=SliceCache(dataset, CPU))
+    loader = TrainingLoader(dataset, 4, 0, cache=SliceCache(dataset, CPU, threads))
     next(loader.between(0, 3))
     assert len(read) == 4
     list(loader.between(0, 3 * loader.steps_per_epoch))
