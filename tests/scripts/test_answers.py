@@ -116,7 +116,7 @@ def test_stored_answers_teach_what_the_network_does(root: Path, tmp_path: Path) 
             assert batch.answers is not None
             assert float((batch.answers - logs.clamp(min=FLOOR)).abs().max()) <= 2**-8
         trainer.task.eval()
-        return {term: float(value) for term, value in trainer.task(batch).items()}
+        return {term: float(value.detach()) for term, value in trainer.task(batch).items()}
 
     assert first_terms(online=True) == pytest.approx(first_terms(online=False), rel=0.01, abs=1e-3)
 
