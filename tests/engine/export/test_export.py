@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 
 from engine.evaluation.evaluate import cases_seen_in_training
 from engine.export.content import describe_export
@@ -157,6 +160,39 @@ def test_a_file_that_differs_from_pytorch_is_not_kept(tmp_path: Path) -> None:
     verify(tmp_path / "same.onnx", network, network, [(64, 64)])
     with pytest.raises(UserError, match=r"other\.onnx: differs from PyTorch at 1 x 64 x 64"):
         verify(tmp_path / "other.onnx", network, other, [(64, 64)])
+
+
+class RoughNetwork(SmallNetwork):
+    """In float32 it is off by three times what an exported file may be."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits = super().forward(image)
+        return logits if image.dtype == torch.float64 else logits * (1 + 3e-4)
+
+
+def test_a_file_may_be_more_exact_than_pytorch_in_float32(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    rough, exact, other = RoughNetwork(2).eval(), SmallNetwork(2).eval(), SmallNetwork(2).eval()
+    exact.load_state_dict(rough.state_dict())
+    assert verify(tmp_path / "exact.onnx", rough, exact, [(64, 64)])["largest_difference"] < 1e-5
+    assert verify(tmp_path / "rough.pt2", rough, rough, [(64, 64)])["largest_difference"] == 0
+    with pytest.raises(UserError, match=r"other\.onnx: differs from PyTorch"):
+        verify(tmp_path / "other.onnx", rough, other, [(64, 64)])
+
+
+@pytest.mark.parametrize(("flipped", "refused"), [(1, False), (7, True)])
+def test_labels_are_counted_over_all_images(tmp_path: Path, flipped: int, refused: bool) -> None:
+    """One in 10,000 may be another's, as where two logits are nearly equal; so many are, in each of two batches."""
+
+    def logits(image: Tensor, flips: int = 0) -> Tensor:
+        first = torch.ones_like(image)
+        second = first - 1e-6
+        second.view(-1)[:flips] += 2e-6
+        return torch.cat((first, second), dim=1)
+
+    run = partial(logits, flips=flipped)
+    with pytest.raises(UserError, match="of its labels are PyTorch's") if refused else nullcontext():
+        verify(tmp_path / "model.onnx", logits, run, [(128, 128)])
 
 
 @pytest.mark.parametrize("name", ["resnet_18"])
