@@ -29,6 +29,8 @@ def find(root: Path) -> FoundCases:
             if other is not path:
                 raise UserError(f"{path}: case {name} is also in {other.parent}, as {other.name}; remove one of them")
     images, labels = found["volume"], found["segmentation"]
+    if not images:  # What is named by its folder alone is named as KiTS names it.
+        labels = {name: path for name, path in labels.items() if nifti_stem(path) != "segmentation"}
     candidates = [
         Candidate(name, images.get(name), labels.get(name), f"the volume of case {name}")
         for name in images.keys() | labels.keys()

@@ -190,6 +190,13 @@ class TestAnyNifti:
             find_cases(root, dataset)
         assert str(refused.value) == f"{root}: holds no images itself; give {root / 'imagesTs'}, which does"
 
+    @pytest.mark.parametrize("dataset", ["lits", "kits", "acdc"])
+    @pytest.mark.parametrize("of", ["lits", "kits", "acdc"])
+    def test_a_network_reads_the_folder_of_any_layout(self, tmp_path: Path, dataset: str, of: str) -> None:
+        root = put(tmp_path, *(f"{place.format(case)}.nii.gz" for place in PLACES[of] for case in (1, 2)))
+        found = find_cases(root, dataset, below=True)
+        assert len(found) == 2 and not any(any_nifti.is_mask(case.image) for case in found)
+
     @pytest.mark.parametrize("name", ["scan.nrrd", "scan.MHA", "scan.mhd", "scan.dcm"])
     def test_another_format_names_the_conversion(self, tmp_path: Path, name: str) -> None:
         put(tmp_path, name)
