@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,12 +21,12 @@ from datasets.slices.slice_folder import SliceFolder, open_slices
 from datasets.splits import load_split
 from engine.cost import evaluation_speed, network_cost
 from engine.device import choose_device
-from engine.evaluation.options import CaseOptions
+from engine.evaluation.options import CaseOptions, EvaluationOptions
 from engine.evaluation.reference import in_labels_of
 from engine.evaluation.score import PUBLISHED_METRICS, RegionScores, Scores, score_cases
 from engine.evaluation.summaries import format_summary, summarise
 from engine.names import coded_name
-from engine.options import RunOptions
+from engine.options import PredictionOptions, RunOptions
 from engine.provenance import describe_launch, digest_of
 from engine.saved_segmenter import load_segmenter
 from engine.segmenter import Segmenter
@@ -124,6 +125,18 @@ def cases_to_score(
     names, read = names or named_cases(options), open_cases(segmenter, options, of_list, reading)
     bar = progress(one_by_one(), text, unit="case")
     return bar
+
+
+def scorer(segmenter: Segmenter, options: EvaluationOptions, prediction: PredictionOptions) -> Callable[..., Scores]:
+    """`score_cases` of a network, as the options say."""
+    return partial(
+        score_cases,
+        segmenter,
+        batch_size=prediction.batch_size,
+        threshold=prediction.threshold,
+        volumes=not options.slice_protocol,
+        slice_protocol=options.slice_protocol,
+    )
 
 
 def named_cases(options: CaseOptions) -> Sequence[str]:

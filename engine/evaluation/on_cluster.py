@@ -10,9 +10,8 @@ from typing import Any
 
 from datasets.labelled_cases import refuse_unusable
 from datasets.raw.options import ListOptions, ReadingOptions
-from engine.evaluation.evaluate import named_cases, open_cases
+from engine.evaluation.evaluate import named_cases, open_cases, scorer
 from engine.evaluation.options import EvaluationOptions
-from engine.evaluation.score import score_cases
 from engine.evaluation.shards import ScoredCases, scored_case
 from engine.options import PredictionOptions
 from engine.provenance import describe_place
@@ -58,20 +57,13 @@ class Scorer:
     def __init__(
         self, options: EvaluationOptions, of_list: ListOptions, prediction: PredictionOptions, reading: ReadingOptions
     ) -> None:
-        self.options, self.prediction = options, prediction
-        self.segmenter, _ = open_segmenter(prediction)
-        self.where = describe_place(self.segmenter.device)
-        self.read = open_cases(self.segmenter, options, of_list, reading)
+        segmenter, _ = open_segmenter(prediction)
+        self.where = describe_place(segmenter.device)
+        self.read = open_cases(segmenter, options, of_list, reading)
+        self.score = scorer(segmenter, options, prediction)
 
     def __call__(self, name: str) -> dict[str, Any]:
         """UserError if the case cannot be used."""
         began = time.monotonic()
-        scores = score_cases(
-            self.segmenter,
-            self.read([name]),
-            batch_size=self.prediction.batch_size,
-            threshold=self.prediction.threshold,
-            volumes=not self.options.slice_protocol,
-            slice_protocol=self.options.slice_protocol,
-        )
+        scores = self.score(self.read([name]))
         return scored_case(name, scores, time.monotonic() - began, self.where)

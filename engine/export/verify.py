@@ -65,12 +65,12 @@ def verify(
 def _expected(network: SegmentationNetwork, image: Tensor, logits: Tensor) -> Tensor:
     """What PyTorch computes in float32 or, where these logits are further from that and nearer to this, in float64.
 
-    On a CPU its group norm in float32 may be off by more than 1e-4 of the largest logit, which no other runtime repeats.
+    On a CPU its group norm in float32 may be off by over 1e-4 of the largest logit, which no other runtime repeats.
     """
-    expected = network(image)
+    expected: Tensor = network(image)
     if differs_by(logits, expected) <= LARGEST_DIFFERENCE:
         return expected
-    exact = deepcopy(network).double()(image.double()).float()
+    exact: Tensor = deepcopy(network).double()(image.double()).float()
     return min(expected, exact, key=partial(differs_by, logits))
 
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.comparable import refuse_another_kind
 from engine.device import choose_device
 from engine.saved_segmenter import load_segmenter
 from engine.segmenter import Segmenter
@@ -68,20 +69,11 @@ def load_ensemble(paths: Sequence[Path], device: torch.device, flips: bool = Fal
     """The networks in checkpoints as one; UserError for those that cannot answer for the same images and classes."""
     members = [replace(load_segmenter(path, device)[0], exact=True) for path in paths]
     first = members[0]
+    advice = "write each one's answers to a folder of its own"
     for path, other in zip(paths, members, strict=True):
-        for name in ("dataset", "label_map", "window", "channel", "hounsfield"):
-            one, two = getattr(first, name), getattr(other, name)
-            if one != two:
-                shown = (one.name, two.name) if name == "label_map" else (one, two)
-                raise UserError(
-                    f"{path}: its {name.replace('label_map', 'task')} is {shown[1]}, but that of {paths[0]} is "
-                    f"{shown[0]}; write each one's answers to a folder of its own"
-                )
+        refuse_another_kind(other, path, first, paths[0], advice)
         if other.network.block != first.network.block:
-            raise UserError(
-                f"{path}: sees {_seen(other)} at once, but {paths[0]} sees {_seen(first)}; write each one's answers "
-                "to a folder of its own"
-            )
+            raise UserError(f"{path}: sees {_seen(other)} at once, but {paths[0]} sees {_seen(first)}; {advice}")
     if flips:
         members = [replace(member, network=Flipped(member.network).eval()) for member in members]
     own = {name: getattr(first, name) for name in ("network", "model", "dataset", "label_map", "frame", "window")}

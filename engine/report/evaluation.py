@@ -6,11 +6,15 @@ import json
 import time
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.labelled_cases import LabelledCase
 from datasets.raw.options import ListOptions, ReadingOptions
-from engine.evaluation.evaluate import cases_to_score, describe_evaluation, write_csv
+from engine.evaluation.evaluate import cases_to_score, describe_evaluation, scorer, write_csv
 from engine.evaluation.on_cluster import score_on_cluster
 from engine.evaluation.options import EvaluationOptions
-from engine.evaluation.score import score_cases
+from engine.evaluation.score import RegionScores
 from engine.evaluation.shards import ScoredCases, scored_case
 from engine.evaluation.summaries import format_summary
 from engine.options import PredictionOptions
@@ -42,18 +46,15 @@ def evaluate(
     where = describe_place(segmenter.device)
     worst = WorstCases(SHOWN_CASES if options.report else 0, oriented=options.inpath is not None)
 
+    score = scorer(segmenter, options, prediction)
+
+    def show(case: LabelledCase, labels: NDArray[np.uint8], entries: list[RegionScores]) -> None:
+        worst.add(case, segmenter, {segmenter.model: labels}, entries)
+
     def score_here(scored: ScoredCases) -> None:
         began = time.monotonic()
         for case in cases_to_score(segmenter, options, of_list, reading, choose=scored.choose):
-            scores = score_cases(
-                segmenter,
-                [case],
-                batch_size=prediction.batch_size,
-                threshold=prediction.threshold,
-                volumes=not options.slice_protocol,
-                slice_protocol=options.slice_protocol,
-                show=lambda case, labels, entries: worst.add(case, segmenter, {segmenter.model: labels}, entries),
-            )
+            scores = score([case], show=show)
             scored.add(case.name, scored_case(case.name, scores, time.monotonic() - began, where))
             began = time.monotonic()
 

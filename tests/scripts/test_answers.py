@@ -90,7 +90,7 @@ def test_answer_goes_on_where_it_was_stopped_and_refuses_networks_that_do_not_fi
     assert "4 of 4 cases are done" in again
     save_untrained(tmp_path / "organ.ckpt", organ_and_tumor()["organ"], Frame(0, 0))
     line = error_of(answer(root, tmp_path / "x", root / "native.ckpt", tmp_path / "organ.ckpt"))
-    assert "organ.ckpt: its task is organ, but that of" in line
+    assert "organ.ckpt: its task is organ, and that of" in line
     assert "is the name of a file" in error_of(answer(root, tmp_path / "x.nii.gz", root / "native.ckpt"))
 
 

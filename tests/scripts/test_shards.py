@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import datasets.slicing.slicemaker as slicemaker
-import engine.report.evaluation as evaluation
+import engine.evaluation.evaluate as evaluation
 from datasets.frame import Frame
 from datasets.labels import organ_and_tumor
 from tests.commands import Done, error_of, files_in, in_process, killed_after, output_of, without_seconds
