@@ -29,6 +29,8 @@ from utils.errors import UserError
 
 FAULTS = {"SIGKILL": (-signal.SIGKILL,), "SIGTERM": (130, -signal.SIGTERM), "full disk": (2,)}
 """With the statuses in which a command may end by them."""
+ORPHANS_END = 1.0
+"""Seconds to wait for at most: where nobody takes note of their end, they seem to be there for ever."""
 NOT_COMPARED = ("environment", "preparation", "command", "seconds")
 """In files: what is measured, where it was, and how it was typed."""
 
@@ -69,7 +71,8 @@ class Process:
         """Send it, and for SIGKILL all that it has started, as in a power failure, a signal, and wait for its end."""
         if not self.has_ended():
             if fault == "SIGKILL":
-                self._end_group()
+                with suppress(ProcessLookupError):  # It may not have made its group yet.
+                    os.killpg(self.number, signal.SIGKILL)
             else:
                 os.kill(self.number, signal.SIGTERM)
         self.wait()
@@ -92,8 +95,13 @@ class Process:
         return lines[-1] if lines else "nothing was printed"
 
     def _end_group(self) -> None:
+        """Kill what it has started, and wait until that is gone: until then, a fork holds the locks of its parent."""
+        moment = time.monotonic() + ORPHANS_END
         with suppress(ProcessLookupError):
             os.killpg(self.number, signal.SIGKILL)
+            while time.monotonic() < moment:
+                os.killpg(self.number, 0)
+                time.sleep(0.002)
 
 
 @contextmanager

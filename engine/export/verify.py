@@ -63,9 +63,9 @@ def verify(
 
 
 def _expected(network: SegmentationNetwork, image: Tensor, logits: Tensor) -> Tensor:
-    """What PyTorch computes in float32 or, where these logits are further from that and nearer to this, in float64.
+    """PyTorch's logits: in float32 or, where that is too far from these and float64 is nearer, in float64.
 
-    On a CPU its group norm in float32 may be off by over 1e-4 of the largest logit, which no other runtime repeats.
+    Its group norm in float32 may be off by over 1e-4 of the largest logit on a CPU, which no other runtime repeats.
     """
     expected: Tensor = network(image)
     if differs_by(logits, expected) <= LARGEST_DIFFERENCE:
