@@ -70,7 +70,8 @@ def _candidates(
 def name_of(path: Path) -> str:
     """The file's name; case_00007/imaging.nii.gz is named 00007, as the KiTS layout names it."""
     name = nifti_stem(path) or path.name
-    return path.resolve().parent.name.removeprefix("case_") if name == "imaging" else name
+    # Of the file no link is followed, for where it leads others may lie too.
+    return path.parent.resolve().name.removeprefix("case_") if name == "imaging" else name
 
 
 def channel_of(path: Path, channel: int | None) -> int | None:

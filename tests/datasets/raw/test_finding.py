@@ -169,6 +169,14 @@ class TestAnyNifti:
         assert [case.name for case in find_cases(root, "kits")] == ["00007"]
         assert [case.name for case in find_cases(root / "imaging.nii.gz", "kits")] == ["00007"]
 
+    def test_linked_images_are_named_after_the_folders_of_the_links(self, tmp_path: Path) -> None:
+        put(tmp_path, "store/a.nii.gz", "store/b.nii.gz")
+        for case, image in (("case_00001", "a"), ("case_00002", "b")):
+            (tmp_path / case).mkdir()
+            link = tmp_path / case / "imaging.nii.gz"
+            link.symlink_to(tmp_path / "store" / f"{image}.nii.gz")
+            assert [found.name for found in find_cases(link, "kits")] == [case.removeprefix("case_")]
+
     def test_numbers_that_do_not_start_at_zero_are_cases(self, tmp_path: Path) -> None:
         assert len(find_cases(put(tmp_path, "amos_0001.nii", "amos_0002.nii"), "kits")) == 2
 

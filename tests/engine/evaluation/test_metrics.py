@@ -159,3 +159,11 @@ def test_summaries_count_only_what_is_defined() -> None:
     )
     assert mean_std_count([math.nan]) == {"mean": None, "std": None, "count": 0}
     assert mean_std_count([0.5])["std"] is None
+
+
+def test_a_shift_by_one_slice_is_within_1_mm_however_the_spacing_was_rounded() -> None:
+    reference = np.zeros((12, 20, 20), bool)
+    reference[2:8, 4:14, 4:14] = True
+    shifted = np.roll(reference, 1, axis=0)
+    assert distance_scores(shifted, reference, (1.0000005, 0.8, 0.8))["nsd_1mm"] == 1
+    assert distance_scores(shifted, reference, (1.001, 0.8, 0.8))["nsd_1mm"] < 1
