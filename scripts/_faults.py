@@ -71,8 +71,7 @@ class Process:
         """Send it, and for SIGKILL all that it has started, as in a power failure, a signal, and wait for its end."""
         if not self.has_ended():
             if fault == "SIGKILL":
-                with suppress(ProcessLookupError):  # It may not have made its group yet.
-                    os.killpg(self.number, signal.SIGKILL)
+                self._kill_group()
             else:
                 os.kill(self.number, signal.SIGTERM)
         self.wait()
@@ -95,13 +94,17 @@ class Process:
         return lines[-1] if lines else "nothing was printed"
 
     def _end_group(self) -> None:
-        """Kill what it has started, and wait until that is gone: until then, a fork holds the locks of its parent."""
+        """Kill all that it has started until that is gone: until then a fork holds the locks of its parent."""
         moment = time.monotonic() + ORPHANS_END
+        while self._kill_group() and time.monotonic() < moment:
+            time.sleep(0.002)
+
+    def _kill_group(self) -> bool:
+        """Whether there was anything left to kill; not before it has made its group."""
         with suppress(ProcessLookupError):
             os.killpg(self.number, signal.SIGKILL)
-            while time.monotonic() < moment:
-                os.killpg(self.number, 0)
-                time.sleep(0.002)
+            return True
+        return False
 
 
 @contextmanager
